@@ -1,0 +1,28 @@
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "datasets/preparation.h"
+#include "models/registry.h"
+
+namespace vireo {
+
+/// Everything that prediction needs, read from one checkpoint file.
+struct TrainedModel {
+  std::shared_ptr<Model>
+      model;  ///< in eval mode, with the averaged (EMA) weights where they were kept
+  Preparation preparation;
+  std::array<int64_t, 2> window_yx{0, 0};  ///< the slice size that the network was trained at
+  int64_t neighbours =
+      0;  ///< 2.5-D: slices on each side that come in as channels; slices beyond the end repeat
+  std::array<bool, 2> mirrored_yx{false, false};  ///< axes that training flipped, and TTA may
+  std::string config_toml;                        ///< the run's resolved configuration
+};
+
+/// Throws DataError for a file that is no checkpoint, broken, or of a newer format.
+TrainedModel load_trained_model(const std::filesystem::path& checkpoint);
+
+}  // namespace vireo

@@ -1,0 +1,40 @@
+# vireo_use_torch_pch(<target>): share the one precompiled header of Torch.
+function(vireo_use_torch_pch target)
+  if(NOT TARGET vireo_torch_pch)
+    file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "// Carrier of the precompiled header.\n")
+    add_library(vireo_torch_pch OBJECT ${CMAKE_BINARY_DIR}/torch_pch.cpp)
+    target_link_libraries(vireo_torch_pch PUBLIC vireo::torch)
+    target_precompile_headers(vireo_torch_pch PRIVATE
+        <torch/torch.h> <nlohmann/json.hpp> <algorithm> <array> <filesystem> <map> <memory> <optional> <string>
+        <string_view> <vector>)
+    target_link_libraries(vireo_torch_pch PRIVATE vireo::json)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM vireo_torch_pch)
+endfunction()
+
+# vireo_room(<name> SOURCES ... LINKS ...): a room of the house, as vireo_<name> and vireo::<name>.
+function(vireo_room name)
+  cmake_parse_arguments(ARG "SHARED" "" "SOURCES;LINKS" ${ARGN})
+  set(kind STATIC)
+  if(ARG_SHARED)
+    set(kind SHARED)
+  endif()
+  add_library(vireo_${name} ${kind} ${ARG_SOURCES})
+  add_library(vireo::${name} ALIAS vireo_${name})
+  target_include_directories(vireo_${name} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_link_libraries(vireo_${name} PUBLIC ${ARG_LINKS} PRIVATE vireo_warnings)
+  vireo_use_torch_pch(vireo_${name})
+endfunction()
+
+# vireo_test(<path below tests, without .cpp> LINKS ...): one file, one executable, one ctest entry named by its path.
+function(vireo_test path)
+  cmake_parse_arguments(ARG "" "" "LINKS" ${ARGN})
+  string(REPLACE "/" "_" target ${path})
+  set(target test_${target})
+  add_executable(${target} ${CMAKE_SOURCE_DIR}/tests/${path}.cpp)
+  target_link_libraries(${target} PRIVATE ${ARG_LINKS} vireo::test_support vireo_warnings)
+  vireo_use_torch_pch(${target})
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${path} COMMAND ${target})
+  set_tests_properties(${path} PROPERTIES TIMEOUT 900)
+endfunction()

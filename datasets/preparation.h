@@ -1,0 +1,72 @@
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "vision/image/volume.h"
+
+// How a raw volume becomes what a network sees. The same description is made once by `vireo
+// prepare`, stored in the prepared cache and in every checkpoint, and applied again by `vireo
+// predict`, so that training and inference cannot drift apart.
+namespace vireo {
+
+/// A class of a segmentation. `value` is what label files hold; classes are numbered 0..K-1 in the
+/// order of `Preparation::labels`, background first.
+struct Label {
+  std::string name;
+  int64_t value = 0;
+  std::array<uint8_t, 3> color_rgb{0, 0, 0};
+};
+
+struct ChannelNormalization {
+  enum class Kind {
+    kCt,  ///< clip to [lower, upper] (foreground percentiles of the data set), then (x - mean) / sd
+    kZScore,  ///< (x - mean) / sd of this case, over its non-zero voxels if it has zeros outside
+    kRgb,     ///< x / 255 (8 bit) or x / 65535 (16 bit), then (x - mean) / sd of the data set
+    kNone,
+  };
+  std::string channel_name;
+  Kind kind = Kind::kZScore;
+  double lower = 0, upper = 0, mean = 0, sd = 1;  ///< of the data set, where `kind` uses them
+};
+
+struct Preparation {
+  std::string dataset_name;
+  std::vector<ChannelNormalization> channels;
+  std::vector<Label> labels;            ///< background first
+  std::optional<int64_t> ignore_value;  ///< label value that neither trains nor counts
+  int slice_axis_zyx = 0;  ///< of the file's array axes (z, y, x): the axis cut into slices
+  bool slice_axis_by_spacing = true;  ///< each case's coarsest axis instead of slice_axis_zyx
+  /// Spacing in mm of the prepared grid, axes ordered as prepared (slice axis first); nothing: as
+  /// stored.
+  std::optional<Vector3> spacing_mm;
+
+  int64_t class_count() const { return static_cast<int64_t>(labels.size()); }
+  nlohmann::json to_json() const;
+  /// Throws DataError naming `source` and the field.
+  static Preparation from_json(const nlohmann::json& json, const std::string& source);
+};
+
+/// A case in the network's form: the slice axis first, intensities normalised, resampled if asked.
+struct PreparedCase {
+  std::string name;
+  at::Tensor image;   ///< float32 [C, D, H, W], D the slice axis
+  at::Tensor labels;  ///< uint8 [D, H, W] class numbers (255 = ignore), or undefined
+  Geometry geometry;  ///< of the prepared grid
+  Geometry native;    ///< of the file
+  std::array<int, 3> axis_order{0, 1, 2};  ///< prepared axis i is the file's axis axis_order[i]
+};
+
+/// Applies `preparation` to a raw volume. `labels`, if given, holds file label values on the same
+/// grid. Throws DataError (path `name`) for non-finite voxels, a wrong channel count, undeclared
+/// labels.
+PreparedCase prepare_case(const std::string& name,
+                          const Volume& image,
+                          const std::optional<Volume>& labels,
+                          const Preparation& preparation);
+
+}  // namespace vireo

@@ -1,0 +1,87 @@
+#include "vision/core/config_table.h"
+
+#include <cstdlib>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+using ::testing::HasSubstr;
+
+template <typename Action>
+std::string message_of(Action action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "(no error)";
+}
+
+TEST(ConfigTable, GivesValuesAndDefaults) {
+  auto config = ConfigTable::from_text("[train]\nepochs = 3\nlr = 1\n", "run.toml");
+  auto train = config.table("train");
+  EXPECT_EQ(train.integer("epochs", 10), 3);
+  EXPECT_EQ(train.number("lr", 0.5), 1.0);
+  EXPECT_EQ(train.text("schedule", "poly"), "poly");
+  config.finish();
+}
+
+TEST(ConfigTable, NamesTheUnknownKeyItsPlaceAndTheNearest) {
+  auto config = ConfigTable::from_text("[train]\nepohcs = 3\n", "run.toml");
+  config.table("train").integer("epochs", 10);
+  const std::string message = message_of([&] { config.finish(); });
+  EXPECT_THAT(message, HasSubstr("run.toml:2:10: train.epohcs"));
+  EXPECT_THAT(message, HasSubstr("did you mean \"epochs\""));
+}
+
+TEST(ConfigTable, RefusesWrongTypesAndRanges) {
+  auto config = ConfigTable::from_text("a = \"x\"\nb = 7\nc = [1, \"y\"]\n", "run.toml");
+  EXPECT_THAT(message_of([&] { config.integer("a", 1); }),
+              HasSubstr("run.toml:1:5: a: found a string"));
+  EXPECT_THAT(message_of([&] { config.integer("b", 1, 0, 5); }),
+              HasSubstr("is 7, must be at least 0 and at most 5"));
+  EXPECT_THAT(message_of([&] { config.integers("c", {}); }),
+              HasSubstr("expected a list of integers"));
+  EXPECT_THAT(message_of([&] { config.text("missing"); }), HasSubstr("missing: is missing"));
+  EXPECT_THAT(message_of([&] { ConfigTable::from_text("a = = 1", "bad.toml"); }),
+              HasSubstr("bad.toml:1:5"));
+}
+
+TEST(ConfigTable, OverridesReplaceAndAddKeys) {
+  auto config =
+      ConfigTable::from_text("[train]\nepochs = 3\n",
+                             "run.toml",
+                             {"train.epochs=5", "model.name=rwkv_unet_t", "data.axes=[1, 2]"});
+  EXPECT_EQ(config.table("train").integer("epochs", 1), 5);
+  EXPECT_EQ(config.table("model").text("name"), "rwkv_unet_t");
+  EXPECT_EQ(config.table("data").integers("axes", {}), (std::vector<int64_t>{1, 2}));
+  EXPECT_THROW(ConfigTable::from_text("", "run.toml", {"no-equals-sign"}), UsageError);
+}
+
+TEST(ConfigTable, ResolvedTextReadsBackTheSame) {
+  auto config = ConfigTable::from_text("[train]\nepochs = 3\n", "run.toml");
+  config.table("train").integer("epochs", 1);
+  config.table("train").number("lr", 1e-3);
+  config.table("train").texts("names", {"a b", "c\"d"});
+  auto again = ConfigTable::from_text(config.resolved_text(), "resolved");
+  EXPECT_EQ(again.table("train").integer("epochs"), 3);
+  EXPECT_EQ(again.table("train").number("lr", 0), 1e-3);
+  EXPECT_EQ(again.table("train").texts("names", {}), (std::vector<std::string>{"a b", "c\"d"}));
+}
+
+TEST(ConfigTable, ExpandsTheEnvironmentAndNamesWhatIsUnset) {
+  ::setenv("VIREO_TEST_NAME", "/some/where", 1);
+  ::unsetenv("VIREO_TEST_UNSET");
+  EXPECT_EQ(expand_environment("${VIREO_TEST_NAME}/x"), "/some/where/x");
+  EXPECT_EQ(expand_environment("${VIREO_TEST_UNSET:-../d}/x"), "../d/x");
+  EXPECT_THAT(message_of([] { expand_environment("${VIREO_TEST_UNSET}/x"); }),
+              HasSubstr("VIREO_TEST_UNSET"));
+}
+
+}  // namespace
+}  // namespace vireo
