@@ -12,5 +12,6 @@ void log_error(const std::string& message);
 
 /// --quiet keeps warnings and errors only.
 void set_log_quiet(bool quiet);
+bool log_quiet();
 
 }  // namespace vireo

@@ -11,6 +11,9 @@ namespace vireo {
 struct Volume {
   at::Tensor values;
   Geometry geometry;
+  /// The value of full brightness where the stored type tells it: 255 for 8-bit and 65535 for
+  /// 16-bit pictures; 0 where there is none (measurements, such as CT and MR).
+  double full_scale = 0;
 };
 
 }  // namespace vireo

@@ -1,0 +1,48 @@
+#include "vision/core/interrupt.h"
+
+#include <csignal>
+#include <string>
+
+#include <unistd.h>
+
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+volatile std::sig_atomic_t asked_to_stop = 0;
+int guards = 0;
+struct sigaction before_int, before_term;
+
+void on_signal(int signal) {
+  if (asked_to_stop != 0) ::_exit(128 + signal);
+  asked_to_stop = 1;
+}
+
+}  // namespace
+
+InterruptGuard::InterruptGuard() {
+  if (guards++ > 0) return;
+  asked_to_stop = 0;
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(SIGINT, &action, &before_int);
+  ::sigaction(SIGTERM, &action, &before_term);
+}
+
+InterruptGuard::~InterruptGuard() {
+  if (--guards > 0) return;
+  ::sigaction(SIGINT, &before_int, nullptr);
+  ::sigaction(SIGTERM, &before_term, nullptr);
+}
+
+bool interrupted() {
+  return asked_to_stop != 0;
+}
+
+void throw_if_interrupted(const char* what_now) {
+  if (interrupted()) throw Interrupted(std::string("stopped as asked; ") + what_now);
+}
+
+}  // namespace vireo
