@@ -1,0 +1,248 @@
+#include "vision/io/itk_file.h"
+
+#include <cmath>
+#include <iostream>
+#include <mutex>
+#include <sstream>
+
+#include <itkMetaImageIO.h>
+#include <itkNrrdImageIO.h>
+
+#include "vision/core/error.h"
+#include "vision/io/image_file.h"
+
+namespace vireo::io {
+namespace {
+
+namespace fs = std::filesystem;
+using Component = itk::ImageIOBase::IOComponentType;
+
+// MetaIO writes its complaints to std::cerr; while one of these lives they go nowhere. Readers take
+// turns, since std::cerr is the process's.
+class QuietErrors {
+ public:
+  QuietErrors() : lock_(mutex()), before_(std::cerr.rdbuf(swallowed_.rdbuf())) {
+    itk::Object::SetGlobalWarningDisplay(false);
+  }
+  ~QuietErrors() { std::cerr.rdbuf(before_); }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex shared;
+    return shared;
+  }
+  std::lock_guard<std::mutex> lock_;
+  std::ostringstream swallowed_;
+  std::streambuf* before_;
+};
+
+itk::ImageIOBase::Pointer format_of(const fs::path& path) {
+  const std::string extension = image_extension(path);
+  if (extension == ".nrrd" || extension == ".nhdr") return itk::NrrdImageIO::New().GetPointer();
+  return itk::MetaImageIO::New().GetPointer();
+}
+
+// ITK's description without its source position.
+std::string reason(const itk::ExceptionObject& error) {
+  std::string text = error.GetDescription();
+  const size_t start = text.find("): ");
+  if (start != std::string::npos) text = text.substr(start + 3);
+  for (char& c : text)
+    if (c == '\n') c = ' ';
+  while (!text.empty() && text.back() == ' ') text.pop_back();
+  return text;
+}
+
+StoredType stored_type(const fs::path& path, Component component) {
+  switch (component) {
+    case Component::UCHAR:
+      return StoredType::kUint8;
+    case Component::CHAR:
+      return StoredType::kInt8;
+    case Component::USHORT:
+      return StoredType::kUint16;
+    case Component::SHORT:
+      return StoredType::kInt16;
+    case Component::UINT:
+      return StoredType::kUint32;
+    case Component::INT:
+      return StoredType::kInt32;
+    case Component::ULONG:
+    case Component::ULONGLONG:
+      return StoredType::kUint64;
+    case Component::LONG:
+    case Component::LONGLONG:
+      return StoredType::kInt64;
+    case Component::FLOAT:
+      return StoredType::kFloat32;
+    case Component::DOUBLE:
+      return StoredType::kFloat64;
+    default:
+      throw DataError(path, "has a voxel type that is not read");
+  }
+}
+
+Component component_of(StoredType type) {
+  switch (type) {
+    case StoredType::kUint8:
+      return Component::UCHAR;
+    case StoredType::kInt8:
+      return Component::CHAR;
+    case StoredType::kUint16:
+      return Component::USHORT;
+    case StoredType::kInt16:
+      return Component::SHORT;
+    case StoredType::kUint32:
+      return Component::UINT;
+    case StoredType::kInt32:
+      return Component::INT;
+    case StoredType::kUint64:
+      return Component::ULONG;
+    case StoredType::kInt64:
+      return Component::LONG;
+    case StoredType::kFloat32:
+      return Component::FLOAT;
+    case StoredType::kFloat64:
+      break;
+  }
+  return Component::DOUBLE;
+}
+
+Geometry geometry_of(const fs::path& path, const itk::ImageIOBase& io) {
+  const unsigned dimensions = io.GetNumberOfDimensions();
+  if (dimensions < 2 || dimensions > 4)
+    throw DataError(path,
+                    "has " + std::to_string(dimensions) +
+                        " dimensions; images have two or three, and a fourth for channels");
+  Geometry geometry;
+  geometry.size_zyx = {1, 1, 1};
+  for (unsigned axis = 0; axis < 3 && axis < dimensions; ++axis) {
+    const unsigned j = 2 - axis;
+    geometry.size_zyx[j] = static_cast<int64_t>(io.GetDimensions(axis));
+    geometry.spacing_mm_zyx[j] = std::abs(io.GetSpacing(axis));
+    geometry.origin_lps_mm[axis] = io.GetOrigin(axis);
+    const std::vector<double> direction = io.GetDirection(axis);
+    for (unsigned i = 0; i < 3; ++i)
+      geometry.direction_lps_from_zyx[i][j] = i < direction.size() ? direction[i] : 0;
+    if (geometry.size_zyx[j] < 1 || !(geometry.spacing_mm_zyx[j] > 0) ||
+        !std::isfinite(geometry.spacing_mm_zyx[j]))
+      throw DataError(path, "its header declares an empty grid or a spacing that is no length");
+  }
+  const double volume = geometry.voxel_volume_mm3();
+  const auto& spacing = geometry.spacing_mm_zyx;
+  // |det| of unit columns is 1 for a rotation; a shear of one degree leaves 0.9998.
+  if (!(std::abs(volume / (spacing[0] * spacing[1] * spacing[2]) - 1) < 1e-3))
+    throw DataError(path,
+                    "its axes are not perpendicular; resample the image onto a rectangular grid");
+  return geometry;
+}
+
+// What the file and, for a detached header, the files beside it hold.
+size_t bytes_at_hand(const fs::path& path) {
+  std::error_code ignored;
+  const std::string extension = image_extension(path);
+  size_t bytes = fs::file_size(path, ignored);
+  if (extension == ".mhd" || extension == ".nhdr")
+    for (const auto& entry :
+         fs::directory_iterator(path.parent_path().empty() ? "." : path.parent_path(), ignored))
+      if (entry.is_regular_file(ignored)) bytes += entry.file_size(ignored);
+  return bytes;
+}
+
+itk::ImageIOBase::Pointer open(const fs::path& path) {
+  std::error_code failed;
+  if (!fs::exists(path, failed)) throw DataError(path, "does not exist");
+  if (fs::file_size(path, failed) == 0 || failed) throw DataError(path, "is empty or not a file");
+  auto io = format_of(path);
+  io->SetFileName(path.string());
+  if (!io->CanReadFile(path.c_str()))
+    throw DataError(path, "is not a file of the kind that its name says, or its header is broken");
+  io->ReadImageInformation();
+  return io;
+}
+
+template <typename Function>
+auto guarded(const fs::path& path, Function&& function) {
+  try {
+    const QuietErrors quiet;
+    return function();
+  } catch (const itk::ExceptionObject& error) {
+    throw DataError(path, "cannot be read; ITK says: " + reason(error));
+  } catch (const std::bad_alloc&) {
+    throw DataError(path, "needs more memory than there is");
+  }
+}
+
+}  // namespace
+
+ItkHeader read_itk_header(const fs::path& path) {
+  return guarded(path, [&] {
+    const auto io = open(path);
+    const int64_t volumes =
+        io->GetNumberOfDimensions() > 3 ? static_cast<int64_t>(io->GetDimensions(3)) : 1;
+    return ItkHeader{geometry_of(path, *io), volumes * io->GetNumberOfComponents()};
+  });
+}
+
+StoredImage read_itk(const fs::path& path) {
+  return guarded(path, [&] {
+    const auto io = open(path);
+    StoredImage image;
+    image.type = stored_type(path, io->GetComponentType());
+    image.geometry = geometry_of(path, *io);
+    image.components = io->GetNumberOfComponents();
+    const unsigned dimensions = io->GetNumberOfDimensions();
+    image.volumes = dimensions > 3 ? static_cast<int64_t>(io->GetDimensions(3)) : 1;
+    const auto& size = image.geometry.size_zyx;
+    const size_t bytes =
+        checked_product(path, {size[0], size[1], size[2], image.volumes, image.components}) *
+        bytes_of(image.type);
+    constexpr size_t kMostCompression = 1100;
+    if (bytes / kMostCompression > bytes_at_hand(path))
+      throw DataError(path,
+                      "its header declares " + std::to_string(bytes) +
+                          " bytes of voxels, which the file cannot hold. It is cut off or broken");
+    itk::ImageIORegion region(dimensions);
+    for (unsigned axis = 0; axis < dimensions; ++axis)
+      region.SetSize(axis, io->GetDimensions(axis));
+    io->SetIORegion(region);
+    image.bytes = allocate(path, bytes);
+    io->Read(image.bytes.get());
+    return image;
+  });
+}
+
+void write_itk(const fs::path& path,
+               const void* voxels,
+               StoredType type,
+               int64_t components,
+               const Geometry& geometry) {
+  try {
+    const QuietErrors quiet;
+    auto io = format_of(path);
+    io->SetFileName(path.string());
+    io->SetNumberOfDimensions(3);
+    itk::ImageIORegion region(3);
+    for (unsigned axis = 0; axis < 3; ++axis) {
+      const unsigned j = 2 - axis;
+      const auto extent = static_cast<size_t>(geometry.size_zyx[j]);
+      io->SetDimensions(axis, extent);
+      region.SetSize(axis, extent);
+      io->SetSpacing(axis, geometry.spacing_mm_zyx[j]);
+      io->SetOrigin(axis, geometry.origin_lps_mm[axis]);
+      std::vector<double> direction(3);
+      for (unsigned i = 0; i < 3; ++i) direction[i] = geometry.direction_lps_from_zyx[i][j];
+      io->SetDirection(axis, direction);
+    }
+    io->SetIORegion(region);
+    io->SetComponentType(component_of(type));
+    io->SetNumberOfComponents(static_cast<unsigned>(components));
+    io->SetPixelType(components > 1 ? itk::ImageIOBase::VECTOR : itk::ImageIOBase::SCALAR);
+    io->SetUseCompression(true);
+    io->Write(voxels);
+  } catch (const itk::ExceptionObject& error) {
+    throw DataError(path, "cannot be written; ITK says: " + reason(error));
+  }
+}
+
+}  // namespace vireo::io

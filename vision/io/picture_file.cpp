@@ -1,0 +1,167 @@
+#include "vision/io/picture_file.h"
+
+#include <cstring>
+
+#include <opencv2/core/utils/logger.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <zlib.h>
+
+#include "vision/core/atomic_file.h"
+#include "vision/core/error.h"
+#include "vision/io/image_file.h"
+
+namespace vireo::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kPngSignature = "\x89PNG\r\n\x1a\n";
+
+uint32_t big_endian(std::string_view bytes) {
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
+  return value;
+}
+
+[[noreturn]] void cut_off(const fs::path& path, const std::string& what) {
+  throw DataError(path, "is cut off or damaged: " + what + ". Copy or download it again");
+}
+
+void check_png(const fs::path& path, std::string_view bytes) {
+  bytes.remove_prefix(kPngSignature.size());
+  bool first = true;
+  while (true) {
+    if (bytes.size() < 12) cut_off(path, "the PNG ends without its end mark");
+    const size_t length = big_endian(bytes);
+    if (length > bytes.size() - 12) cut_off(path, "a PNG chunk is longer than the file");
+    const std::string_view checked = bytes.substr(4, 4 + length);
+    const auto* data = reinterpret_cast<const Bytef*>(checked.data());
+    if (::crc32(0, data, static_cast<uInt>(checked.size())) != big_endian(bytes.substr(8 + length)))
+      cut_off(path,
+              "the checksum of PNG chunk \"" + std::string(checked.substr(0, 4)) + "\" is wrong");
+    if (first && (!checked.starts_with("IHDR") || length != 13))
+      cut_off(path, "the PNG does not begin with its header");
+    if (first) {
+      const uint64_t pixels =
+          uint64_t{big_endian(checked.substr(4))} * big_endian(checked.substr(8));
+      if (pixels == 0 || pixels > uint64_t{1} << 30)
+        throw DataError(path,
+                        "declares " + std::to_string(pixels) + " pixels; at most 2^30 are read");
+    }
+    if (checked.starts_with("IEND")) return;
+    first = false;
+    bytes.remove_prefix(12 + length);
+  }
+}
+
+void check_jpeg(const fs::path& path, std::string_view bytes) {
+  // Some cameras append padding after the end mark; none of them a kilobyte of it.
+  const std::string_view tail = bytes.substr(bytes.size() > 1024 ? bytes.size() - 1024 : 0);
+  if (tail.find("\xff\xd9") == std::string_view::npos) cut_off(path, "the JPEG has no end mark");
+}
+
+StoredType type_of(const fs::path& path, int depth) {
+  switch (depth) {
+    case CV_8U:
+      return StoredType::kUint8;
+    case CV_8S:
+      return StoredType::kInt8;
+    case CV_16U:
+      return StoredType::kUint16;
+    case CV_16S:
+      return StoredType::kInt16;
+    case CV_32S:
+      return StoredType::kInt32;
+    case CV_32F:
+      return StoredType::kFloat32;
+    case CV_64F:
+      return StoredType::kFloat64;
+    default:
+      throw DataError(path, "has a pixel type that is not read");
+  }
+}
+
+cv::Mat decode(const fs::path& path, const std::string& bytes) {
+  cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+  cv::Mat picture;
+  try {
+    const cv::Mat encoded(
+        1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
+    picture = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
+  } catch (const cv::Exception& error) {
+    throw DataError(path, "cannot be decoded; OpenCV says: " + error.err);
+  }
+  if (picture.empty())
+    throw DataError(path,
+                    "cannot be decoded as a " + image_extension(path).substr(1) +
+                        " picture. Is it damaged, or another format under this name?");
+  switch (picture.channels()) {
+    case 1:
+      return picture;
+    case 3:
+      cv::cvtColor(picture, picture, cv::COLOR_BGR2RGB);
+      return picture;
+    case 4:
+      cv::cvtColor(picture, picture, cv::COLOR_BGRA2RGB);
+      return picture;
+    default:
+      throw DataError(path,
+                      "has " + std::to_string(picture.channels()) +
+                          " channels; grey, RGB and RGBA pictures are read");
+  }
+}
+
+}  // namespace
+
+void check_picture(const fs::path& path, const std::string& bytes) {
+  if (bytes.empty()) throw DataError(path, "is empty (0 bytes)");
+  if (bytes.size() > size_t{0x7fffffff}) throw DataError(path, "is larger than 2 GiB");
+  if (bytes.starts_with(kPngSignature)) check_png(path, bytes);
+  if (bytes.starts_with("\xff\xd8")) check_jpeg(path, bytes);
+}
+
+StoredImage read_picture(const fs::path& path) {
+  const std::string bytes = read_text(path, size_t{1} << 31);
+  check_picture(path, bytes);
+  const cv::Mat picture = decode(path, bytes);
+  StoredImage image;
+  image.type = type_of(path, picture.depth());
+  image.components = picture.channels();
+  image.geometry.size_zyx = {1, picture.rows, picture.cols};
+  if (image.type == StoredType::kUint8) image.full_scale = 255;
+  if (image.type == StoredType::kUint16) image.full_scale = 65535;
+  const size_t row = static_cast<size_t>(picture.cols) * picture.elemSize();
+  image.bytes = allocate(path, row * static_cast<size_t>(picture.rows));
+  for (int y = 0; y < picture.rows; ++y)
+    std::memcpy(image.bytes.get() + static_cast<size_t>(y) * row, picture.ptr(y), row);
+  return image;
+}
+
+void write_picture(const fs::path& path,
+                   const void* values,
+                   StoredType type,
+                   int64_t components,
+                   const Geometry& geometry) {
+  const auto& size = geometry.size_zyx;
+  const int depth = type == StoredType::kUint8 ? CV_8U : CV_16U;
+  if ((type != StoredType::kUint8 && type != StoredType::kUint16) || size[0] != 1 ||
+      (components != 1 && components != 3))
+    throw DataError(path,
+                    "a picture holds one slice of 8- or 16-bit grey or colour; write a volume as "
+                    ".nii.gz");
+  cv::Mat picture(static_cast<int>(size[1]),
+                  static_cast<int>(size[2]),
+                  CV_MAKETYPE(depth, static_cast<int>(components)),
+                  const_cast<void*>(values));
+  cv::Mat bgr;
+  if (components == 3) cv::cvtColor(picture, bgr, cv::COLOR_RGB2BGR);
+  try {
+    if (!cv::imwrite(path.string(), components == 3 ? bgr : picture))
+      throw DataError(path, "cannot be written; is the disk full?");
+  } catch (const cv::Exception& error) {
+    throw DataError(path, "cannot be written; OpenCV says: " + error.err);
+  }
+}
+
+}  // namespace vireo::io

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "vision/io/stored_image.h"
+
+// PNG, JPEG, TIFF and BMP through OpenCV.
+namespace vireo::io {
+
+/// Reads grey (1 component) or colour (3 components, R, G, B); palettes are expanded, alpha
+/// dropped.
+StoredImage read_picture(const std::filesystem::path& path);
+
+/// Writes uint8 or uint16 values [y][x][components], 1 or 3 components, to `path` itself.
+void write_picture(const std::filesystem::path& path,
+                   const void* values,
+                   StoredType type,
+                   int64_t components,
+                   const Geometry& geometry);
+
+/// Throws DataError when a PNG's chunks (lengths, checksums, end) or a JPEG's end mark are not
+/// sound, or the picture's declared size is more than 2^30 pixels.
+void check_picture(const std::filesystem::path& path, const std::string& bytes);
+
+}  // namespace vireo::io
