@@ -1,7 +1,7 @@
 # vireo_use_torch_pch(<target>): share the one precompiled header of Torch.
 function(vireo_use_torch_pch target)
   if(NOT TARGET vireo_torch_pch)
-    file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "// Carrier of the precompiled header.\n")
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/torch_pch.cpp CONTENT "// Carrier of the precompiled header.\n")
     add_library(vireo_torch_pch OBJECT ${CMAKE_BINARY_DIR}/torch_pch.cpp)
     target_link_libraries(vireo_torch_pch PUBLIC vireo::torch)
     target_precompile_headers(vireo_torch_pch PRIVATE
