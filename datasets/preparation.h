@@ -14,6 +14,9 @@
 // predict`, so that training and inference cannot drift apart.
 namespace vireo {
 
+/// The class number in prepared labels that neither trains nor counts.
+inline constexpr uint8_t kIgnoredClass = 255;
+
 /// A class of a segmentation. `value` is what label files hold; classes are numbered 0..K-1 in the
 /// order of `Preparation::labels`, background first.
 struct Label {
@@ -22,10 +25,14 @@ struct Label {
   std::array<uint8_t, 3> color_rgb{0, 0, 0};
 };
 
+/// The colour that class `number` gets when nobody chose one: black for 0, then distinct hues.
+std::array<uint8_t, 3> default_color(int64_t number);
+
 struct ChannelNormalization {
   enum class Kind {
-    kCt,  ///< clip to [lower, upper] (foreground percentiles of the data set), then (x - mean) / sd
-    kZScore,  ///< (x - mean) / sd of this case, over its non-zero voxels if it has zeros outside
+    kCt,      ///< clip to [lower, upper] (foreground percentiles of the data set), then
+              ///< (x - mean) / sd
+    kZScore,  ///< (x - mean) / sd with mean and sd of this case's non-zero voxels
     kRgb,     ///< x / 255 (8 bit) or x / 65535 (16 bit), then (x - mean) / sd of the data set
     kNone,
   };
@@ -41,8 +48,8 @@ struct Preparation {
   std::optional<int64_t> ignore_value;  ///< label value that neither trains nor counts
   int slice_axis_zyx = 0;  ///< of the file's array axes (z, y, x): the axis cut into slices
   bool slice_axis_by_spacing = true;  ///< each case's coarsest axis instead of slice_axis_zyx
-  /// Spacing in mm of the prepared grid, axes ordered as prepared (slice axis first); nothing: as
-  /// stored.
+  /// Spacing in mm of the prepared grid, axes ordered as prepared (slice axis first), 0 for an axis
+  /// that stays as stored; nothing: all as stored.
   std::optional<Vector3> spacing_mm;
 
   int64_t class_count() const { return static_cast<int64_t>(labels.size()); }
@@ -55,15 +62,16 @@ struct Preparation {
 struct PreparedCase {
   std::string name;
   at::Tensor image;   ///< float32 [C, D, H, W], D the slice axis
-  at::Tensor labels;  ///< uint8 [D, H, W] class numbers (255 = ignore), or undefined
+  at::Tensor labels;  ///< uint8 [D, H, W] class numbers (kIgnoredClass = ignore), or undefined
   Geometry geometry;  ///< of the prepared grid
   Geometry native;    ///< of the file
   std::array<int, 3> axis_order{0, 1, 2};  ///< prepared axis i is the file's axis axis_order[i]
 };
 
 /// Applies `preparation` to a raw volume. `labels`, if given, holds file label values on the same
-/// grid. Throws DataError (path `name`) for non-finite voxels, a wrong channel count, undeclared
-/// labels.
+/// grid. Intensities are normalised on the stored grid, then resampled by cubic convolution; labels
+/// by linear interpolation of each class. Throws DataError (path `name`) for non-finite voxels, a
+/// wrong channel count, undeclared labels.
 PreparedCase prepare_case(const std::string& name,
                           const Volume& image,
                           const std::optional<Volume>& labels,
