@@ -26,7 +26,9 @@ if(VIREO_CCACHE)
 endif()
 find_program(VIREO_MOLD mold)
 if(VIREO_MOLD)
-  add_link_options(-fuse-ld=mold)
+  # Debian's mold 1.10 lets RELRO begin at a small thread-local variable (at::parallel_for has one),
+  # off a page's start: the loader then refuses the program, "cannot apply additional memory protection".
+  add_link_options(-fuse-ld=mold -Wl,-z,norelro)
 endif()
 
 # Ours alone: third-party headers come in as SYSTEM and are not warned about.
