@@ -1,0 +1,57 @@
+#include "models/registry.h"
+
+#include "models/rwkv_unet.h"
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+using Maker = std::shared_ptr<Model> (*)(ConfigTable&, const ModelShape&);
+
+template <char size>
+std::shared_ptr<Model> make_rwkv_unet(ConfigTable& table, const ModelShape& shape) {
+  return std::make_shared<RwkvUnet>(
+      RwkvUnetConfig::from_toml(table, shape, RwkvUnetConfig::preset(size)));
+}
+
+std::shared_ptr<Model> make_free_rwkv_unet(ConfigTable& table, const ModelShape& shape) {
+  return std::make_shared<RwkvUnet>(RwkvUnetConfig::from_toml(table, shape, RwkvUnetConfig{}));
+}
+
+struct Row {
+  ModelEntry entry;
+  Maker make;
+};
+
+const std::vector<Row>& table_of_models() {
+  static const std::vector<Row> rows = {
+      {{"rwkv_unet_t", "RWKV-UNet tiny, 3.1 M parameters"}, make_rwkv_unet<'T'>},
+      {{"rwkv_unet_s", "RWKV-UNet small, 9.7 M parameters"}, make_rwkv_unet<'S'>},
+      {{"rwkv_unet_b", "RWKV-UNet base, 17.1 M parameters"}, make_rwkv_unet<'B'>},
+      {{"rwkv_unet", "RWKV-UNet of your own dims, depths and expansions"}, make_free_rwkv_unet},
+  };
+  return rows;
+}
+
+}  // namespace
+
+const std::vector<ModelEntry>& known_models() {
+  static const std::vector<ModelEntry> entries = [] {
+    std::vector<ModelEntry> list;
+    for (const auto& row : table_of_models()) list.push_back(row.entry);
+    return list;
+  }();
+  return entries;
+}
+
+std::shared_ptr<Model> create_model(ConfigTable& table, const ModelShape& shape) {
+  const std::string name = table.text("name");
+  std::string known;
+  for (const auto& row : table_of_models()) {
+    if (row.entry.name == name) return row.make(table, shape);
+    known += (known.empty() ? "" : ", ") + row.entry.name;
+  }
+  throw UsageError("unknown model " + name + "; known are " + known);
+}
+
+}  // namespace vireo
