@@ -1,0 +1,160 @@
+#include "apps/engine/input_cases.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include <ATen/ATen.h>
+
+#include "vision/core/error.h"
+#include "vision/io/image_file.h"
+
+namespace vireo {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ChannelName {
+  std::string case_name;
+  int64_t channel;
+};
+
+// "CASE_0003" as (CASE, 3).
+std::optional<ChannelName> channel_name(const std::string& stem) {
+  if (stem.size() < 6 || stem[stem.size() - 5] != '_') return std::nullopt;
+  const std::string digits = stem.substr(stem.size() - 4);
+  if (digits.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  return ChannelName{stem.substr(0, stem.size() - 5), std::stoll(digits)};
+}
+
+std::vector<fs::path> image_files(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!entry.is_regular_file() || entry.path().filename().string().starts_with(".")) continue;
+    const std::string extension = image_extension(entry.path());
+    // A pair's header stands for both.
+    if (!extension.empty() && extension != ".img") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::string numbered(const std::string& name, int64_t channel) {
+  std::string digits = std::to_string(channel);
+  return name + "_" + std::string(4 - std::min<size_t>(digits.size(), 4), '0') + digits;
+}
+
+using Groups = std::map<std::string, std::map<int64_t, std::vector<fs::path>>>;
+
+// Forms the cases of files that are named as nnU-Net names channels.
+void add_channel_groups(const Groups& groups, int64_t channel_count, InputCases& found) {
+  for (const auto& [name, channels] : groups) {
+    if (channel_count == 1 && !channels.contains(0)) {
+      for (const auto& [channel, files] : channels)
+        for (const fs::path& file : files) found.cases.push_back({image_stem(file), {file}});
+      continue;
+    }
+    InputCase one{name, {}};
+    std::string problem;
+    for (int64_t channel = 0; channel < channel_count && problem.empty(); ++channel) {
+      const auto at = channels.find(channel);
+      if (at == channels.end())
+        problem = "channel " + numbered(name, channel) + " is missing; the model takes " +
+                  std::to_string(channel_count) + " channel(s)";
+      else if (at->second.size() > 1)
+        problem = "two files hold " + numbered(name, channel) + ": " +
+                  at->second[0].filename().string() + " and " + at->second[1].filename().string();
+      else
+        one.channels.push_back(at->second[0]);
+    }
+    const int64_t last = channels.rbegin()->first;
+    if (problem.empty() && last >= channel_count)
+      problem = "channel " + numbered(name, last) + " is one too many; the model takes " +
+                std::to_string(channel_count) +
+                " channel(s). If every file is a case of its own, add --plain-names";
+    if (problem.empty())
+      found.cases.push_back(std::move(one));
+    else
+      found.problems.push_back(name + ": " + problem);
+  }
+}
+
+void refuse_equal_names(InputCases& found) {
+  std::sort(found.cases.begin(), found.cases.end(), [](const InputCase& a, const InputCase& b) {
+    return a.name != b.name ? a.name < b.name : a.channels < b.channels;
+  });
+  for (size_t i = 1; i < found.cases.size();) {
+    const InputCase &kept = found.cases[i - 1], &next = found.cases[i];
+    if (kept.name != next.name) {
+      ++i;
+      continue;
+    }
+    found.problems.push_back(next.name + ": " + next.channels[0].filename().string() + " and " +
+                             kept.channels[0].filename().string() +
+                             " are two cases of one name; rename one");
+    found.cases.erase(found.cases.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+}  // namespace
+
+InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_names) {
+  if (!fs::exists(input)) throw DataError(input, "no such file or folder");
+  InputCases found;
+  Groups groups;
+  if (!fs::is_directory(input)) {
+    if (image_extension(input).empty())
+      throw DataError(input,
+                      "not an image that Vireo reads (.nii .nii.gz .hdr .nrrd .nhdr .mha .mhd .png "
+                      ".jpg .tif .bmp)");
+    const auto channel = plain_names ? std::nullopt : channel_name(image_stem(input));
+    if (channel && channel->channel == 0 && channel_count > 1) {
+      for (const fs::path& file : image_files(fs::absolute(input).parent_path())) {
+        const auto other = channel_name(image_stem(file));
+        if (other && other->case_name == channel->case_name)
+          groups[other->case_name][other->channel].push_back(file);
+      }
+    } else if (channel && channel->channel == 0) {
+      groups[channel->case_name][0].push_back(input);
+    } else {
+      found.cases.push_back({image_stem(input), {input}});
+    }
+  } else {
+    const auto files = image_files(input);
+    if (files.empty()) {
+      std::string hint;
+      for (const char* below : {"imagesTs", "imagesTr", "images"})
+        if (fs::is_directory(input / below))
+          hint = std::string("; did you mean its ") + below + "?";
+      throw DataError(input, "the folder holds no image files" + hint);
+    }
+    for (const fs::path& file : files) {
+      const auto channel = plain_names ? std::nullopt : channel_name(image_stem(file));
+      if (channel)
+        groups[channel->case_name][channel->channel].push_back(file);
+      else
+        found.cases.push_back({image_stem(file), {file}});
+    }
+  }
+  add_channel_groups(groups, channel_count, found);
+  refuse_equal_names(found);
+  return found;
+}
+
+Volume read_case(const InputCase& input) {
+  Volume whole = read_image(input.channels.at(0));
+  if (input.channels.size() == 1) return whole;
+  std::vector<at::Tensor> values{whole.values};
+  for (size_t i = 1; i < input.channels.size(); ++i) {
+    const Volume next = read_image(input.channels[i]);
+    if (const std::string what = difference(whole.geometry, next.geometry); !what.empty())
+      throw DataError(
+          input.channels[i],
+          "its grid is not that of " + input.channels[0].filename().string() + ": " + what);
+    values.push_back(next.values);
+  }
+  whole.values = at::cat(values);
+  return whole;
+}
+
+}  // namespace vireo

@@ -1,0 +1,92 @@
+#include "apps/engine/label_statistics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <nlohmann/json.hpp>
+
+namespace vireo {
+namespace {
+
+// Adds f(value, class) over all voxels, per class: partial sums by slice, added up in order so that
+// the result does not depend on the number of threads.
+template <typename F>
+std::vector<double> sums_by_class(const at::Tensor& classes,
+                                  const float* values,
+                                  int64_t class_count,
+                                  const F& f) {
+  const int64_t slices = classes.size(0), area = classes.size(1) * classes.size(2);
+  const uint8_t* labels = classes.const_data_ptr<uint8_t>();
+  std::vector<double> partial(slices * class_count, 0.0);
+  at::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t z = begin; z < end; ++z) {
+      double* sums = partial.data() + z * class_count;
+      for (int64_t i = z * area; i < (z + 1) * area; ++i)
+        if (labels[i] < class_count) sums[labels[i]] += f(values ? values[i] : 0.0f, labels[i]);
+    }
+  });
+  std::vector<double> sums(class_count, 0.0);
+  for (int64_t z = 0; z < slices; ++z)
+    for (int64_t k = 0; k < class_count; ++k) sums[k] += partial[z * class_count + k];
+  return sums;
+}
+
+nlohmann::json number_or_list(const std::vector<double>& values) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const double value : values)
+    list.push_back(std::isfinite(value) ? nlohmann::json(value) : nlohmann::json());
+  return list.size() == 1 ? list[0] : list;
+}
+
+}  // namespace
+
+std::vector<LabelStatistics> label_statistics(const at::Tensor& classes,
+                                              const at::Tensor& image,
+                                              double voxel_volume_mm3,
+                                              int64_t class_count) {
+  TORCH_CHECK(
+      classes.is_contiguous() && image.is_contiguous() && image.sizes().slice(1) == classes.sizes(),
+      "labels and image must be contiguous and of one size");
+  const auto counts =
+      sums_by_class(classes, nullptr, class_count, [](float, uint8_t) { return 1.0; });
+  std::vector<LabelStatistics> statistics(class_count);
+  for (int64_t k = 0; k < class_count; ++k) {
+    statistics[k].voxels = static_cast<int64_t>(counts[k]);
+    statistics[k].volume_ml = counts[k] * voxel_volume_mm3 / 1000;
+  }
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (int64_t channel = 0; channel < image.size(0); ++channel) {
+    const float* values = image.const_data_ptr<float>() + channel * classes.numel();
+    std::vector<double> means = sums_by_class(
+        classes, values, class_count, [](float value, uint8_t) { return double{value}; });
+    for (int64_t k = 0; k < class_count; ++k) means[k] /= std::max(counts[k], 1.0);
+    const std::vector<double> squares =
+        sums_by_class(classes, values, class_count, [&](float value, uint8_t k) {
+          return (value - means[k]) * (value - means[k]);
+        });
+    for (int64_t k = 0; k < class_count; ++k) {
+      statistics[k].mean.push_back(counts[k] > 0 ? means[k] : nan);
+      statistics[k].sd.push_back(counts[k] > 0 ? std::sqrt(squares[k] / counts[k]) : nan);
+    }
+  }
+  return statistics;
+}
+
+nlohmann::json to_json(const std::vector<LabelStatistics>& statistics,
+                       const std::vector<Label>& labels) {
+  nlohmann::json json = nlohmann::json::object();
+  for (size_t k = 1; k < labels.size() && k < statistics.size(); ++k) {
+    const LabelStatistics& one = statistics[k];
+    json[labels[k].name] = {{"value", labels[k].value},
+                            {"voxels", one.voxels},
+                            {"volume_ml", one.volume_ml},
+                            {"mean_intensity", number_or_list(one.mean)},
+                            {"sd_intensity", number_or_list(one.sd)}};
+  }
+  return json;
+}
+
+}  // namespace vireo

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "apps/engine/prediction_record.h"
+#include "apps/engine/sliding_window.h"
+#include "apps/engine/trained_model.h"
+
+namespace vireo {
+
+struct PredictionOptions {
+  std::filesystem::path input;   ///< an image file or a folder of them (see input_cases.h)
+  std::filesystem::path output;  ///< a folder, made if need be
+  InferenceOptions inference;
+  int64_t max_memory_bytes = 0;  ///< refuse a case that would need more; 0: no limit
+  bool plain_names = false;      ///< no channel numbers in file names
+  bool probabilities = false;    ///< also CASE_probabilities.nii.gz, float32, one channel per class
+  bool labels_json = false;      ///< also CASE.labels.json: names, values and colours
+  bool preview = true;
+  bool keep_done = false;  ///< take over cases that an earlier, equal run finished
+  std::vector<std::filesystem::path> model_files;  ///< for the manifest
+  std::vector<std::string> command_line;           ///< for the manifest
+  std::string version;
+};
+
+struct PredictionSummary {
+  int64_t predicted = 0, kept = 0;
+  PredictionTimes times;
+  std::vector<std::string> problems;  ///< a line per case that failed
+};
+
+/// Segments every case of `options.input`. Writes per case a label map on exactly the input's grid,
+/// in the input's format (NIfTI as .nii.gz, pictures as .png), holding the label values of the
+/// models' preparation; and manifest.json, statistics.json and preview.png. A case that fails is
+/// listed among the problems and the others go on. Throws Error for what concerns all cases (models
+/// that do not go together, an unreadable input folder, outputs that would overwrite inputs) and
+/// Interrupted, the record saved, when the user asked to stop.
+PredictionSummary predict(const std::vector<TrainedModel>& models,
+                          const PredictionOptions& options);
+
+/// The resident memory that a case of this size needs beside the program and its weights:
+///
+///     12 * C * V  +  12 * C * P  +  3 * V  +  S * slice_memory_bytes
+///
+/// with C channels, V voxels of the image, P of the prepared grid and S slices in a batch.
+int64_t prediction_memory_bytes(int64_t channels,
+                                int64_t native_voxels,
+                                int64_t prepared_voxels,
+                                int64_t batch_bytes);
+
+}  // namespace vireo

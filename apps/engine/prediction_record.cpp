@@ -1,0 +1,195 @@
+#include "apps/engine/prediction_record.h"
+
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+
+#include <sys/resource.h>
+
+#include "vision/core/atomic_file.h"
+#include "vision/core/log.h"
+#include "vision/core/sha256.h"
+
+namespace vireo {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr double kSaveEverySeconds = 5;
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  char text[32];
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+Json hashes_to_json(const std::vector<FileHash>& hashes) {
+  Json list = Json::array();
+  for (const FileHash& one : hashes) list.push_back({{"file", one.file}, {"sha256", one.sha256}});
+  return list;
+}
+
+Json case_to_json(const CaseRecord& one) {
+  return {{"name", one.name},
+          {"inputs", hashes_to_json(one.inputs)},
+          {"output", one.output},
+          {"output_sha256", one.output_sha256},
+          {"size_xyz", one.size_xyz},
+          {"spacing_mm_xyz", one.spacing_mm_xyz},
+          {"seconds", one.times.to_json()}};
+}
+
+CaseRecord case_from_json(const nlohmann::json& json) {
+  CaseRecord one;
+  one.name = json.at("name");
+  for (const auto& input : json.at("inputs"))
+    one.inputs.push_back({input.at("file"), input.at("sha256")});
+  one.output = json.at("output");
+  one.output_sha256 = json.at("output_sha256");
+  one.size_xyz = json.at("size_xyz");
+  one.spacing_mm_xyz = json.at("spacing_mm_xyz");
+  const auto& seconds = json.at("seconds");
+  one.times = {seconds.at("read"),
+               seconds.at("prepare"),
+               seconds.at("network"),
+               seconds.at("resample"),
+               seconds.at("write")};
+  return one;
+}
+
+bool equal(const std::vector<FileHash>& a, const std::vector<FileHash>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i)
+    if (a[i].sha256 != b[i].sha256) return false;
+  return true;
+}
+
+}  // namespace
+
+PredictionTimes& PredictionTimes::operator+=(const PredictionTimes& other) {
+  read += other.read;
+  prepare += other.prepare;
+  network += other.network;
+  resample += other.resample;
+  write += other.write;
+  return *this;
+}
+
+nlohmann::json PredictionTimes::to_json() const {
+  return {{"read", read},
+          {"prepare", prepare},
+          {"network", network},
+          {"resample", resample},
+          {"write", write}};
+}
+
+std::string PredictionTimes::table(int64_t cases) const {
+  std::string text;
+  const auto line = [&](const char* name, double seconds) {
+    char row[96];
+    std::snprintf(row,
+                  sizeof row,
+                  "  %-9s %9.2f s %5.1f %% %9.3f s per case\n",
+                  name,
+                  seconds,
+                  total() > 0 ? 100 * seconds / total() : 0.0,
+                  cases > 0 ? seconds / static_cast<double>(cases) : 0.0);
+    text += row;
+  };
+  line("read", read);
+  line("prepare", prepare);
+  line("network", network);
+  line("resample", resample);
+  line("write", write);
+  line("total", total());
+  text.pop_back();
+  return text;
+}
+
+PredictionRecord::PredictionRecord(fs::path folder, nlohmann::json run)
+    : folder_(std::move(folder)), run_(std::move(run)), started_(now_seconds()) {
+  run_["started"] = utc_now();
+  last_saved_ = started_;
+}
+
+void PredictionRecord::load_earlier() {
+  try {
+    const auto manifest = nlohmann::json::parse(read_text(folder_ / "manifest.json"));
+    const auto statistics = nlohmann::json::parse(read_text(folder_ / "statistics.json"));
+    if (manifest.at("settings") != run_.at("settings") ||
+        manifest.at("models") != run_.at("models")) {
+      log_info(
+          "the earlier run into this folder had other models or settings: all cases are redone");
+      return;
+    }
+    for (const auto& json : manifest.at("cases")) {
+      CaseRecord one = case_from_json(json);
+      one.statistics = statistics.at("cases").at(one.name);
+      earlier_[one.name] = std::move(one);
+    }
+  } catch (const std::exception&) {
+    earlier_.clear();
+  }
+}
+
+const CaseRecord* PredictionRecord::done(const std::string& name,
+                                         const std::vector<FileHash>& inputs) const {
+  const auto at = earlier_.find(name);
+  if (at == earlier_.end() || !equal(at->second.inputs, inputs)) return nullptr;
+  const fs::path output = folder_ / at->second.output;
+  if (!fs::exists(output) || sha256_of_file(output) != at->second.output_sha256) return nullptr;
+  return &at->second;
+}
+
+void PredictionRecord::add(CaseRecord one) {
+  const std::string name = one.name;
+  cases_[name] = std::move(one);
+}
+
+void PredictionRecord::add_problem(const std::string& line) {
+  problems_.push_back(line);
+}
+
+void PredictionRecord::save(bool now) {
+  if (!now && now_seconds() - last_saved_ < kSaveEverySeconds) return;
+  Json manifest = run_;
+  Json statistics = {{"units",
+                      {{"volume_ml", "millilitres"},
+                       {"mean_intensity", "the input's own values"},
+                       {"sd_intensity", "the input's own values"}}},
+                     {"cases", Json::object()}};
+  PredictionTimes times;
+  Json cases = Json::array();
+  for (const auto& [name, one] : cases_) {
+    cases.push_back(case_to_json(one));
+    statistics["cases"][name] = one.statistics;
+    times += one.times;
+  }
+  manifest["written"] = utc_now();
+  manifest["wall_seconds"] = now_seconds() - started_;
+  manifest["seconds"] = times.to_json();
+  manifest["peak_memory_bytes"] = peak_memory_bytes();
+  manifest["problems"] = problems_;
+  manifest["cases"] = std::move(cases);
+  // The statistics first: a manifest never names a case that they lack.
+  write_text_atomically(folder_ / "statistics.json", statistics.dump(2) + "\n");
+  write_text_atomically(folder_ / "manifest.json", manifest.dump(2) + "\n");
+  last_saved_ = now_seconds();
+}
+
+int64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+}  // namespace vireo

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace vireo {
+
+/// Seconds spent on each part of prediction.
+struct PredictionTimes {
+  double read = 0, prepare = 0, network = 0, resample = 0, write = 0;
+
+  double total() const { return read + prepare + network + resample + write; }
+  PredictionTimes& operator+=(const PredictionTimes& other);
+  nlohmann::json to_json() const;
+  /// A line per part with its share, for the terminal.
+  std::string table(int64_t cases) const;
+};
+
+struct FileHash {
+  std::string file;  ///< the name alone
+  std::string sha256;
+};
+
+/// What is known of one predicted case.
+struct CaseRecord {
+  std::string name;
+  std::vector<FileHash> inputs;
+  std::string output;  ///< label file, relative to the output folder
+  std::string output_sha256;
+  std::array<int64_t, 3> size_xyz{};
+  std::array<double, 3> spacing_mm_xyz{};
+  nlohmann::json statistics;  ///< per label
+  PredictionTimes times;
+};
+
+/// The output folder's manifest.json and statistics.json: rewritten whole and atomically as cases
+/// are done, so that a stopped run can be continued. Files are recorded by name, without folders.
+class PredictionRecord {
+ public:
+  /// `run` holds what identifies the run: tool, version, command, device, and "settings" and
+  /// "models", on which the predictions depend.
+  PredictionRecord(std::filesystem::path folder, nlohmann::json run);
+
+  /// Takes over the cases of an earlier run into the same folder whose models and settings were the
+  /// same. A missing or broken manifest is as good as none.
+  void load_earlier();
+  /// The earlier record of a case with these inputs whose label file is still what was written;
+  /// nullptr otherwise.
+  const CaseRecord* done(const std::string& name, const std::vector<FileHash>& inputs) const;
+
+  void add(CaseRecord one);
+  void add_problem(const std::string& line);
+  /// Writes both files if `now`, or if some seconds went by since the last time.
+  void save(bool now);
+
+  const std::vector<std::string>& problems() const { return problems_; }
+
+ private:
+  std::filesystem::path folder_;
+  nlohmann::json run_;
+  std::map<std::string, CaseRecord> cases_, earlier_;
+  std::vector<std::string> problems_;
+  double last_saved_ = 0, started_ = 0;
+};
+
+/// Highest resident memory of this process so far, in bytes.
+int64_t peak_memory_bytes();
+
+}  // namespace vireo

@@ -1,0 +1,113 @@
+#include "apps/engine/input_cases.h"
+
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/test_data.h"
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class FindCases : public ::testing::Test {
+ protected:
+  fs::path folder_ = test::scratch_folder();
+
+  void put(const std::vector<std::string>& names) {
+    for (const auto& name : names) std::ofstream(folder_ / name) << "x";
+  }
+  // "name=file,file"
+  static std::vector<std::string> texts(const InputCases& found) {
+    std::vector<std::string> lines;
+    for (const InputCase& one : found.cases) {
+      std::string line = one.name + "=";
+      for (const fs::path& file : one.channels)
+        line += (line.back() == '=' ? "" : ",") + file.filename().string();
+      lines.push_back(line);
+    }
+    return lines;
+  }
+  static std::string message(const fs::path& input, int64_t channels) {
+    try {
+      find_cases(input, channels);
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "accepted";
+  }
+};
+
+TEST_F(FindCases, GroupsChannelsNamedAsInNnunet) {
+  put({"b_0000.nii.gz", "b_0001.nii.gz", "a_0001.nii.gz", "a_0000.nii.gz", "notes.txt"});
+  const InputCases found = find_cases(folder_, 2);
+  EXPECT_THAT(texts(found),
+              ElementsAre("a=a_0000.nii.gz,a_0001.nii.gz", "b=b_0000.nii.gz,b_0001.nii.gz"));
+  EXPECT_THAT(found.problems, IsEmpty());
+}
+
+TEST_F(FindCases, TakesPlainNamesAsCases) {
+  put({"liver 1.nii.gz", "x.y.nrrd", "photo.PNG", "scan.mha", ".hidden.png"});
+  EXPECT_THAT(
+      texts(find_cases(folder_, 1)),
+      ElementsAre("liver 1=liver 1.nii.gz", "photo=photo.PNG", "scan=scan.mha", "x.y=x.y.nrrd"));
+}
+
+TEST_F(FindCases, TakesNumberedPicturesWithoutAFirstChannelAsCases) {
+  put({"img_0001.png", "img_0002.png", "case_0000.nii"});
+  EXPECT_THAT(texts(find_cases(folder_, 1)),
+              ElementsAre("case=case_0000.nii", "img_0001=img_0001.png", "img_0002=img_0002.png"));
+}
+
+TEST_F(FindCases, ListsMissingAndSuperfluousChannels) {
+  put({"a_0000.png",
+       "b_0000.png",
+       "b_0001.png",
+       "b_0002.png",
+       "c_0000.png",
+       "c_0001.png",
+       "d_0001.png"});
+  const InputCases found = find_cases(folder_, 2);
+  EXPECT_THAT(texts(found), ElementsAre("c=c_0000.png,c_0001.png"));
+  EXPECT_THAT(found.problems,
+              ElementsAre(HasSubstr("a: channel a_0001 is missing; the model takes 2"),
+                          HasSubstr("b: channel b_0002 is one too many"),
+                          HasSubstr("d: channel d_0000 is missing")));
+  EXPECT_THAT(find_cases(folder_, 1).problems,
+              ElementsAre(HasSubstr("--plain-names"), HasSubstr("--plain-names")));
+  EXPECT_EQ(find_cases(folder_, 1, true).cases.size(), 7u);
+}
+
+TEST_F(FindCases, RefusesTwoFilesOfOneName) {
+  put({"a.png", "a.jpg", "b_0000.nii", "b_0000.nii.gz"});
+  const InputCases found = find_cases(folder_, 1);
+  EXPECT_THAT(texts(found), ElementsAre("a=a.jpg"));
+  EXPECT_THAT(found.problems,
+              ElementsAre(HasSubstr("two files hold b_0000"), HasSubstr("two cases of one name")));
+}
+
+TEST_F(FindCases, FindsTheOtherChannelsOfOneFile) {
+  put({"a_0000.nii", "a_0001.nii", "b_0000.nii"});
+  EXPECT_THAT(texts(find_cases(folder_ / "a_0000.nii", 2)), ElementsAre("a=a_0000.nii,a_0001.nii"));
+  EXPECT_THAT(texts(find_cases(folder_ / "a_0000.nii", 1)), ElementsAre("a=a_0000.nii"));
+  EXPECT_THAT(texts(find_cases(folder_ / "a_0001.nii", 1)), ElementsAre("a_0001=a_0001.nii"));
+}
+
+TEST_F(FindCases, SaysWhyThereIsNothing) {
+  EXPECT_THAT(message(folder_ / "gone.nii.gz", 1),
+              HasSubstr("gone.nii.gz: no such file or folder"));
+  EXPECT_THAT(message(folder_, 1), HasSubstr("holds no image files"));
+  fs::create_directory(folder_ / "imagesTs");
+  EXPECT_THAT(message(folder_, 1), HasSubstr("did you mean its imagesTs?"));
+  put({"table.csv"});
+  EXPECT_THAT(message(folder_ / "table.csv", 1), HasSubstr("not an image that Vireo reads"));
+}
+
+}  // namespace
+}  // namespace vireo
