@@ -18,6 +18,10 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", VIREO_VERSION);
   app.failure_message(CLI::FailureMessage::simple);
+#ifdef VIREO_WITH_IO
+  vireo::add_evaluate(app);
+  vireo::add_phantom(app);
+#endif
 
   try {
     app.parse(argc, argv);
