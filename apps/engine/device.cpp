@@ -1,0 +1,40 @@
+#include "apps/engine/device.h"
+
+#include <algorithm>
+#include <thread>
+
+#include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
+
+#include "vision/core/error.h"
+
+namespace vireo {
+
+at::Device choose_device(const std::string& device) {
+  if (device == "cpu") return at::kCPU;
+  if (at::hasCUDA()) return at::Device(at::kCUDA, 0);
+  if (device == "cuda")
+    throw Error("train.device is \"cuda\", but there is no usable CUDA device; see `vireo info`");
+  return at::kCPU;
+}
+
+int64_t choose_batch_threads(int64_t asked, at::Device device) {
+  if (asked >= 0) return asked;
+  const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  return device.is_cuda() ? std::clamp<int64_t>(cores - 1, 1, 12)
+                          : std::clamp<int64_t>(cores / 4, 1, 4);
+}
+
+Autocast::Autocast(bool on, at::DeviceType device) : on_(on), device_(device) {
+  if (!on_) return;
+  at::autocast::set_autocast_dtype(device_, at::kBFloat16);
+  at::autocast::set_autocast_enabled(device_, true);
+}
+
+Autocast::~Autocast() {
+  if (!on_) return;
+  at::autocast::set_autocast_enabled(device_, false);
+  at::autocast::clear_cache();
+}
+
+}  // namespace vireo

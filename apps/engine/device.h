@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+namespace vireo {
+
+/// The device that "auto", "cpu" or "cuda" asks for; auto takes CUDA where it is usable. Throws
+/// Error when CUDA is asked for and there is none.
+at::Device choose_device(const std::string& device);
+
+/// Threads that make batches beside the network: `asked`, or where that is negative a number that
+/// suits the machine.
+int64_t choose_batch_threads(int64_t asked, at::Device device);
+
+/// While it lives, operators for which that is known to be safe run in bfloat16, if `on`.
+class Autocast {
+ public:
+  Autocast(bool on, at::DeviceType device);
+  ~Autocast();
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  bool on_;
+  at::DeviceType device_;
+};
+
+}  // namespace vireo

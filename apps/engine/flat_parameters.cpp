@@ -1,0 +1,166 @@
+#include "apps/engine/flat_parameters.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+
+at::Tensor part(const at::Tensor& flat, int64_t offset, const std::vector<int64_t>& sizes) {
+  return flat.narrow(0, offset, c10::multiply_integers(sizes)).view(sizes);
+}
+
+}  // namespace
+
+FlatParameters::FlatParameters(Model& model) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::pair<std::string, at::Tensor>> trainable, statistics;
+  for (const bool with_decay : {true, false})
+    for (const auto& item : model.named_parameters()) {
+      if ((item.value().dim() >= 2) != with_decay) continue;
+      if (item.value().requires_grad())
+        trainable.emplace_back(item.key(), item.value());
+      else
+        statistics.emplace_back(item.key(), item.value());
+    }
+  for (const auto& item : model.named_buffers()) {
+    if (item.value().is_floating_point())
+      statistics.emplace_back(item.key(), item.value());
+    else
+      others_.emplace(item.key(), item.value());
+  }
+  if (trainable.empty()) throw Error("the model has nothing to train");
+
+  const auto flatten = [&](std::vector<std::pair<std::string, at::Tensor>>& list, bool buffers) {
+    int64_t count = 0;
+    for (const auto& [name, tensor] : list) {
+      if (tensor.scalar_type() != at::kFloat)
+        throw Error("training needs float32 weights; " + name + " is not");
+      places_.push_back({name, buffers, count, tensor.sizes().vec()});
+      count += tensor.numel();
+      if (!buffers && tensor.dim() >= 2) decayed = count;
+    }
+    return at::zeros({count}, trainable[0].second.options().requires_grad(false));
+  };
+  values = flatten(trainable, false);
+  buffers = flatten(statistics, true);
+  gradients = at::zeros_like(values);
+
+  size_t i = 0;
+  for (auto* list : {&trainable, &statistics})
+    for (auto& [name, tensor] : *list) {
+      const Place& place = places_[i++];
+      at::Tensor view = part(place.is_buffer ? buffers : values, place.offset, place.sizes);
+      view.copy_(tensor);
+      tensor.set_data(view);
+      if (!place.is_buffer) tensor.mutable_grad() = part(gradients, place.offset, place.sizes);
+    }
+}
+
+std::map<std::string, at::Tensor> FlatParameters::named(const at::Tensor& from_values,
+                                                        const at::Tensor& from_buffers) const {
+  std::map<std::string, at::Tensor> state = others_;
+  for (const Place& place : places_)
+    state.emplace(place.name,
+                  part(place.is_buffer ? from_buffers : from_values, place.offset, place.sizes));
+  return state;
+}
+
+void FlatParameters::gather(const std::map<std::string, at::Tensor>& state,
+                            at::Tensor& to_values,
+                            at::Tensor& to_buffers) const {
+  const at::NoGradGuard no_grad;
+  for (const Place& place : places_)
+    part(place.is_buffer ? to_buffers : to_values, place.offset, place.sizes)
+        .copy_(state.at(place.name));
+}
+
+AdamW::AdamW(const FlatParameters& parameters, const Settings& settings)
+    : first_moment(at::zeros_like(parameters.values)),
+      second_moment(at::zeros_like(parameters.values)),
+      settings_(settings) {}
+
+void AdamW::step(FlatParameters& parameters, double learning_rate, double gradient_scale) {
+  const at::NoGradGuard no_grad;
+  ++steps;
+  const double n = static_cast<double>(steps);
+  const double rate = learning_rate / (1 - std::pow(settings_.beta1, n));
+  const double root_correction = 1 / std::sqrt(1 - std::pow(settings_.beta2, n));
+  const double keep = 1 - learning_rate * settings_.weight_decay;
+
+  if (!parameters.values.is_cpu()) {
+    const at::Tensor gradient = parameters.gradients * gradient_scale;
+    parameters.values.narrow(0, 0, parameters.decayed).mul_(keep);
+    first_moment.lerp_(gradient, 1 - settings_.beta1);
+    second_moment.mul_(settings_.beta2).addcmul_(gradient, gradient, 1 - settings_.beta2);
+    parameters.values.addcdiv_(
+        first_moment, second_moment.sqrt().mul_(root_correction).add_(settings_.epsilon), -rate);
+    return;
+  }
+
+  float* value = parameters.values.mutable_data_ptr<float>();
+  const float* gradient = parameters.gradients.const_data_ptr<float>();
+  float* first = first_moment.mutable_data_ptr<float>();
+  float* second = second_moment.mutable_data_ptr<float>();
+  const auto scale = static_cast<float>(gradient_scale), step_rate = static_cast<float>(rate);
+  const auto b1 = static_cast<float>(settings_.beta1), b2 = static_cast<float>(settings_.beta2);
+  const auto correction = static_cast<float>(root_correction);
+  const auto epsilon = static_cast<float>(settings_.epsilon);
+  const auto update = [&](int64_t begin, int64_t end, float kept) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+      const float g = gradient[i] * scale;
+      first[i] = b1 * first[i] + (1 - b1) * g;
+      second[i] = b2 * second[i] + (1 - b2) * g * g;
+      value[i] =
+          kept * value[i] - step_rate * first[i] / (correction * std::sqrt(second[i]) + epsilon);
+    }
+  };
+  at::parallel_for(0, parameters.decayed, kGrain, [&](int64_t begin, int64_t end) {
+    update(begin, end, static_cast<float>(keep));
+  });
+  at::parallel_for(
+      parameters.decayed, parameters.values.numel(), kGrain, [&](int64_t begin, int64_t end) {
+        update(begin, end, 1.f);
+      });
+}
+
+WeightAverage::WeightAverage(const FlatParameters& parameters, double decay)
+    : values(decay > 0 ? parameters.values.clone() : parameters.values),
+      buffers(decay > 0 ? parameters.buffers.clone() : parameters.buffers),
+      decay_(decay) {}
+
+void WeightAverage::update(const FlatParameters& parameters) {
+  if (!enabled()) return;
+  const at::NoGradGuard no_grad;
+  ++updates;
+  const double n = static_cast<double>(updates);
+  const double decay = std::min(decay_, (1 + n) / (10 + n));
+  values.lerp_(parameters.values, 1 - decay);
+  buffers.lerp_(parameters.buffers, 1 - decay);
+}
+
+AverageInPlace::AverageInPlace(FlatParameters& parameters, const WeightAverage& average)
+    : parameters_(parameters) {
+  if (!average.enabled()) return;
+  const at::NoGradGuard no_grad;
+  values_ = parameters.values.clone();
+  buffers_ = parameters.buffers.clone();
+  parameters.values.copy_(average.values);
+  parameters.buffers.copy_(average.buffers);
+}
+
+AverageInPlace::~AverageInPlace() {
+  if (!values_.defined()) return;
+  const at::NoGradGuard no_grad;
+  parameters_.values.copy_(values_);
+  parameters_.buffers.copy_(buffers_);
+}
+
+}  // namespace vireo
