@@ -5,7 +5,6 @@
 #include <set>
 #include <sstream>
 
-#include <ATen/ops/_unique.h>
 #include <nlohmann/json.hpp>
 
 #include "vision/core/atomic_file.h"
@@ -235,11 +234,21 @@ std::vector<CasePair> pair_cases(const fs::path& predictions,
 }
 
 std::vector<int64_t> values_in(const at::Tensor& labels) {
-  const at::Tensor unique = std::get<0>(at::_unique(labels, /*sorted=*/true)).to(at::kLong);
-  std::vector<int64_t> values;
-  for (int64_t i = 0; i < unique.numel(); ++i)
-    if (const auto value = unique[i].item<int64_t>(); value != 0) values.push_back(value);
-  return values;
+  // Labels are small numbers; a table beats sorting a volume.
+  constexpr int64_t kTable = 65536;
+  std::vector<bool> seen(kTable, false);
+  std::set<int64_t> values;
+  const at::Tensor wide = labels.to(at::kInt).contiguous();
+  const auto* first = wide.const_data_ptr<int32_t>();
+  for (const int32_t* voxel = first; voxel != first + wide.numel(); ++voxel) {
+    if (*voxel >= 0 && *voxel < kTable)
+      seen[static_cast<size_t>(*voxel)] = true;
+    else
+      values.insert(*voxel);
+  }
+  for (int64_t value = 1; value < kTable; ++value)
+    if (seen[static_cast<size_t>(value)]) values.insert(value);
+  return {values.begin(), values.end()};
 }
 
 PairedLabels read_pair(const CasePair& pair, const std::vector<int64_t>& declared) {

@@ -114,7 +114,9 @@ std::string tiles(const Summary& summary) {
   html += tile_of(number(whole.at("NSD").mean, 3),
                   "mean NSD at " + tick_text(summary.options.nsd_tolerance_mm) + " mm");
   html += tile_of(std::to_string(summary.cases.size()),
-                  "cases, " + std::to_string(summary.classes.size()) + " classes");
+                  summary.classes.size() == 1
+                      ? "cases, 1 class"
+                      : "cases, " + std::to_string(summary.classes.size()) + " classes");
   return html + "</div>\n";
 }
 
@@ -188,7 +190,10 @@ std::string strip_plot(const Summary& summary, const Metric& metric) {
   const bool share = metric.key == "Dice" || metric.key == "NSD";
   if (share) high = 1;
   if (!share && low >= 0) low = 0;
-  if (high - low < 1e-9) low -= share ? 0.1 : 0.5, high += share ? 0 : 0.5;
+  if (high - low < 1e-9) {
+    low -= share ? 0.1 : (low > 0 || metric.key == "VolumeError" ? 0.5 : 0);
+    high += share ? 0 : 0.5;
+  }
   const std::vector<double> ticks = axis_ticks(low, high, 5);
   if (ticks.size() > 1) low = std::min(low, ticks[0] - (ticks[0] > low ? ticks[1] - ticks[0] : 0));
   const auto x = [&](double value) {
@@ -208,7 +213,7 @@ std::string strip_plot(const Summary& summary, const Metric& metric) {
     const double middle = kTop + kRow * (static_cast<double>(k) + 0.5);
     const std::string color = hex(class_color(summary.classes[k]));
     std::string name = summary.classes[k].name;
-    if (name.size() > 22) name = name.substr(0, 21) + "…";
+    if (name.size() > 22) name.resize(21), name += "…";
     svg += svg_text(left - 10, middle + 4, name, "end", "#1f2430");
     if (values[k].empty()) continue;
     const double q1 = percentile(values[k], 25), q2 = percentile(values[k], 50),
@@ -309,6 +314,10 @@ std::string to_html(const Summary& summary,
                    "0; otherwise, both empty included, Dice 0, HD95 0. Other metrics follow the "
                    "strict protocol.") +
       "</dd>\n";
+  html +=
+      "<dt>Units</dt><dd>Distances and volumes follow the files' spacing. Pictures (PNG, JPEG, "
+      "TIFF, "
+      "BMP) hold none: there 1 mm is one pixel.</dd>\n";
   for (const Metric& metric : metrics)
     if (metric.digits > 0)
       html += "<dt>" + escaped(metric.title) + "</dt><dd>" + escaped(metric.definition) + "</dd>\n";

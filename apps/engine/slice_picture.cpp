@@ -62,7 +62,7 @@ SliceChoice heaviest_slice(const at::Tensor& weight, const Geometry& geometry) {
   std::vector<int64_t> others;
   for (int64_t other = 0; other < 3; ++other)
     if (other != axis) others.push_back(other);
-  const at::Tensor sums = weight.to(at::kDouble).sum(others);
+  const at::Tensor sums = weight.sum(others, /*keepdim=*/false, at::kDouble);
   const auto heaviest = sums.argmax().item<int64_t>();
   if (sums[heaviest].item<double>() <= 0)
     return {axis, geometry.size_zyx[static_cast<size_t>(axis)] / 2};
