@@ -34,8 +34,8 @@ struct PhantomCase {
 std::vector<std::string> phantom_label_names();
 
 /// Case number `index` of a seed: always the same bytes, whatever the threads. The number of slices
-/// varies by up to two; one case in three is stored with flipped axes, half of them with an oblique
-/// grid.
+/// varies by up to two; about half of the cases lie obliquely (up to 6 degrees about each axis),
+/// and about a third are stored with two or three axes flipped.
 PhantomCase make_phantom(int64_t index, const PhantomOptions& options);
 
 }  // namespace vireo
