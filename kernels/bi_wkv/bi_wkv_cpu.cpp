@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cmath>
+
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
@@ -6,84 +9,286 @@
 
 #include "kernels/bi_wkv/bi_wkv_lane.h"
 #include "kernels/bi_wkv/bi_wkv_ops.h"
+#include "kernels/bi_wkv/bi_wkv_rows.h"
+#include "kernels/cpu_isa.h"
 
 namespace vireo {
 namespace {
 
-using wkv::Lane;
+using wkv_rows::kChunk;
+using wkv_rows::kWidth;
+using wkv_rows::Row;
+
+const wkv_rows::Functions& functions(at::ScalarType type) {
+  static const wkv_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? wkv_rows::avx512()
+                                        : cpu_isa() == CpuIsa::kAvx2 ? wkv_rows::avx2()
+                                                                     : wkv_rows::portable();
+  return type == at::kFloat      ? table.f32
+         : type == at::kDouble   ? table.f64
+         : type == at::kBFloat16 ? table.bf16
+                                 : table.f16;
+}
+
+/// With channels side by side, as the loops want them; batch and token strides may be anything.
+at::Tensor with_unit_channels(const at::Tensor& x) {
+  return x.stride(2) == 1 || x.size(2) == 1 ? x : x.contiguous();
+}
+
+/// One call's tensors and what it derives from w and u.
+template <class T>
+struct Problem {
+  using S = at::opmath_type<T>;
+
+  at::Tensor w, u, k, v, gy;
+  int64_t batch, tokens, channels, rows_per_item;
+  at::Tensor parameters;        ///< [rows per item][kParameters][kWidth]
+  std::vector<int64_t> unsafe;  ///< channels whose decay needs the other way
+
+  Problem(const at::Tensor& w_in,
+          const at::Tensor& u_in,
+          const at::Tensor& k_in,
+          const at::Tensor& v_in,
+          const at::Tensor& gy_in)
+      : w(w_in.to(c10::CppTypeToScalarType<S>::value).contiguous()),
+        u(u_in.to(c10::CppTypeToScalarType<S>::value).contiguous()),
+        k(with_unit_channels(k_in)),
+        v(with_unit_channels(v_in)),
+        batch(k.size(0)),
+        tokens(k.size(1)),
+        channels(k.size(2)),
+        rows_per_item((channels + kWidth<S> - 1) / kWidth<S>) {
+    if (gy_in.defined()) gy = with_unit_channels(gy_in.to(k.scalar_type()));
+    derive();
+  }
+
+  int64_t rows() const { return batch * rows_per_item; }
+  bool some_safe() const { return static_cast<int64_t>(unsafe.size()) < channels; }
+
+  void derive() {
+    parameters = at::zeros({rows_per_item, wkv_rows::kParameters, kWidth<S>}, w.options());
+    const S* decay = w.const_data_ptr<S>();
+    const S* bonus = u.const_data_ptr<S>();
+    const int64_t last = tokens - (wkv_rows::chunks_of(tokens) - 1) * kChunk;
+    for (int64_t c = 0; c < channels; ++c) {
+      // An unsafe channel takes part with decay and bonus zero; its results are overwritten.
+      const bool safe = wkv::row_is_safe(decay[c], bonus[c], tokens);
+      if (!safe) unsafe.push_back(c);
+      const double w_c = safe ? static_cast<double>(decay[c]) : 0.0;
+      S* at = parameters.data_ptr<S>() + c / kWidth<S> * wkv_rows::kParameters * kWidth<S> +
+              c % kWidth<S>;
+      const auto set = [&](wkv_rows::Parameter which, double value) {
+        at[which * kWidth<S>] = static_cast<S>(value);
+        return value - static_cast<double>(at[which * kWidth<S>]);
+      };
+      set(wkv_rows::kStep, std::exp(-w_c));
+      set(wkv_rows::kBonus, safe ? std::exp(static_cast<double>(bonus[c])) : 1.0);
+      set(wkv_rows::kFullRest, set(wkv_rows::kFull, std::exp(-w_c * kChunk)));
+      set(wkv_rows::kLastRest, set(wkv_rows::kLast, std::exp(-w_c * static_cast<double>(last))));
+    }
+  }
+
+  Row row(int64_t index, S* scratch) const {
+    const int64_t b = index / rows_per_item, part = index % rows_per_item;
+    const int64_t first = part * kWidth<S>;
+    const auto at = [&](const at::Tensor& x) {
+      return x.defined() ? x.const_data_ptr<T>() + b * x.stride(0) + first : nullptr;
+    };
+    Row row{};
+    row.tokens = tokens;
+    row.width = static_cast<int>(std::min<int64_t>(kWidth<S>, channels - first));
+    row.k = at(k);
+    row.v = at(v);
+    row.gy = at(gy);
+    row.k_stride = k.stride(1);
+    row.v_stride = v.stride(1);
+    row.gy_stride = gy.defined() ? gy.stride(1) : 0;
+    row.out_stride = channels;
+    row.parameters = parameters.const_data_ptr<S>() + part * wkv_rows::kParameters * kWidth<S>;
+    row.scratch = scratch;
+    return row;
+  }
+
+  /// Where in a contiguous [B,T,C] result this row begins.
+  int64_t offset(int64_t index) const {
+    return index / rows_per_item * tokens * channels + index % rows_per_item * kWidth<S>;
+  }
+};
+
+/// A stage over some chunks, or (without `chunks`) once per row.
+struct Stage {
+  void (*chunks)(const Row&, int64_t, int64_t);
+  void (*whole)(const Row&);
+};
+
+/// Runs the stages over all rows. Enough rows: each thread takes rows and keeps to their memory.
+/// Few rows: the threads share the chunks of every stage. Both compute the same numbers.
+template <class T, class MakeRow>
+void run_stages(const Problem<T>& problem,
+                const std::vector<Stage>& stages,
+                bool backward,
+                const MakeRow& make_row) {
+  using S = typename Problem<T>::S;
+  const int64_t chunks = wkv_rows::chunks_of(problem.tokens), rows = problem.rows();
+  const int64_t scratch_size = wkv_rows::scratch_size<S>(problem.tokens, backward);
+  const int threads = at::get_num_threads();
+  const at::TensorOptions options = problem.w.options();
+  if (threads == 1 || rows >= 4 * threads || chunks < 8) {
+    at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+      at::Tensor scratch = at::empty({scratch_size}, options);
+      for (int64_t i = begin; i < end; ++i) {
+        const Row row = make_row(i, scratch.data_ptr<S>());
+        for (const Stage& stage : stages)
+          stage.chunks != nullptr ? stage.chunks(row, 0, chunks) : stage.whole(row);
+      }
+    });
+    return;
+  }
+  at::Tensor scratch = at::empty({rows, scratch_size}, options);
+  const auto row_at = [&](int64_t i) {
+    return make_row(i, scratch.data_ptr<S>() + i * scratch_size);
+  };
+  for (const Stage& stage : stages) {
+    if (stage.chunks == nullptr) {
+      at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) stage.whole(row_at(i));
+      });
+      continue;
+    }
+    at::parallel_for(0, rows * chunks, 1, [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t first = begin % chunks, last = std::min(chunks, first + (end - begin));
+        stage.chunks(row_at(begin / chunks), first, last);
+        begin += last - first;
+      }
+    });
+  }
+}
+
+/// Calls body(b, c) for every batch item and unsafe channel.
+template <class T, class Body>
+void for_each_unsafe(const Problem<T>& problem, const Body& body) {
+  const int64_t count = static_cast<int64_t>(problem.unsafe.size());
+  at::parallel_for(0, problem.batch * count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i / count, problem.unsafe[i % count]);
+  });
+}
+
+template <class T>
+wkv::Lane<const T> lane_of(const at::Tensor& x, int64_t b, int64_t c) {
+  return {x.const_data_ptr<T>() + b * x.stride(0) + c, x.stride(1)};
+}
+template <class T>
+wkv::Lane<T> result_lane(at::Tensor& x, int64_t b, int64_t c) {
+  return {x.data_ptr<T>() + b * x.stride(0) + c, x.stride(1)};
+}
 
 at::Tensor bi_wkv_cpu(const at::Tensor& w,
                       const at::Tensor& u,
-                      const at::Tensor& k_in,
-                      const at::Tensor& v_in) {
-  check_bi_wkv(w, u, k_in, v_in);
-  at::Tensor y = at::empty(k_in.sizes(), k_in.options());
+                      const at::Tensor& k,
+                      const at::Tensor& v) {
+  check_bi_wkv(w, u, k, v);
+  at::Tensor y = at::empty(k.sizes(), k.options().memory_format(at::MemoryFormat::Contiguous));
   if (y.numel() == 0) return y;
-  const at::Tensor k = k_in.contiguous(), v = v_in.contiguous();
-  const int64_t tokens = k.size(1), channels = k.size(2);
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "bi_wkv", [&] {
-    using State = at::opmath_type<scalar_t>;
-    const at::Tensor ws = w.to(c10::CppTypeToScalarType<State>::value).contiguous();
-    const at::Tensor us = u.to(c10::CppTypeToScalarType<State>::value).contiguous();
-    at::parallel_for(0, k.size(0) * channels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t c = row % channels, at = row / channels * tokens * channels + c;
-        wkv::lane_forward<State, scalar_t>(ws.const_data_ptr<State>()[c],
-                                           us.const_data_ptr<State>()[c],
-                                           {k.const_data_ptr<scalar_t>() + at, channels},
-                                           {v.const_data_ptr<scalar_t>() + at, channels},
-                                           {y.data_ptr<scalar_t>() + at, channels},
-                                           tokens);
-      }
+  const auto run = [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    using S = at::opmath_type<T>;
+    const Problem<T> problem(w, u, k, v, {});
+    const wkv_rows::Functions& rows = functions(k.scalar_type());
+    if (problem.some_safe())
+      run_stages(problem,
+                 {{rows.summarise, nullptr}, {nullptr, rows.carry}, {rows.forward, nullptr}},
+                 /*backward=*/false,
+                 [&](int64_t i, S* scratch) {
+                   Row row = problem.row(i, scratch);
+                   row.out[0] = y.data_ptr<T>() + problem.offset(i);
+                   return row;
+                 });
+    for_each_unsafe(problem, [&](int64_t b, int64_t c) {
+      wkv::lane_forward<S, T>(problem.w.template const_data_ptr<S>()[c],
+                              problem.u.template const_data_ptr<S>()[c],
+                              lane_of<T>(problem.k, b, c),
+                              lane_of<T>(problem.v, b, c),
+                              result_lane<T>(y, b, c),
+                              problem.tokens);
     });
+  };
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "bi_wkv", [&] {
+    run(static_cast<scalar_t*>(nullptr));
   });
   return y;
 }
 
+/// [B,C] summed over B in order, whatever the number of threads.
+at::Tensor sum_items(const double* shares, int64_t batch, const at::Tensor& like) {
+  at::Tensor total = at::zeros(like.sizes(), like.options().dtype(at::kDouble));
+  double* sums = total.data_ptr<double>();
+  const int64_t channels = like.numel();
+  for (int64_t b = 0; b < batch; ++b)
+    for (int64_t c = 0; c < channels; ++c) sums[c] += shares[b * channels + c];
+  return total.to(like.scalar_type());
+}
+
 BiWkvGradients bi_wkv_backward_cpu(const at::Tensor& w,
                                    const at::Tensor& u,
-                                   const at::Tensor& k_in,
-                                   const at::Tensor& v_in,
-                                   const at::Tensor& gy_in) {
-  check_bi_wkv(w, u, k_in, v_in);
-  TORCH_CHECK(gy_in.sizes() == k_in.sizes(),
+                                   const at::Tensor& k,
+                                   const at::Tensor& v,
+                                   const at::Tensor& gy) {
+  check_bi_wkv(w, u, k, v);
+  TORCH_CHECK(gy.sizes() == k.sizes(),
               "bi_wkv: gy must have k's shape ",
-              k_in.sizes(),
+              k.sizes(),
               ", found ",
-              gy_in.sizes());
-  at::Tensor gk = at::empty(k_in.sizes(), k_in.options()),
-             gv = at::empty(k_in.sizes(), k_in.options());
+              gy.sizes());
+  const auto options = k.options().memory_format(at::MemoryFormat::Contiguous);
+  at::Tensor gk = at::empty(k.sizes(), options), gv = at::empty(k.sizes(), options);
   if (gk.numel() == 0) return {at::zeros_like(w), at::zeros_like(u), gk, gv};
-  const at::Tensor k = k_in.contiguous(), v = v_in.contiguous();
-  const at::Tensor gy = gy_in.to(k.scalar_type()).contiguous();
-  const int64_t tokens = k.size(1), channels = k.size(2);
-  at::Tensor shares = at::empty({2, k.size(0), channels}, k.options().dtype(at::kDouble));
+  const int64_t shares_size = k.size(0) * k.size(2);
+  at::Tensor shares = at::empty({2, k.size(0), k.size(2)}, k.options().dtype(at::kDouble));
+  double* share_w = shares.data_ptr<double>();
+  double* share_u = share_w + shares_size;
+  const auto run = [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    using S = at::opmath_type<T>;
+    const Problem<T> problem(w, u, k, v, gy);
+    const wkv_rows::Functions& rows = functions(k.scalar_type());
+    if (problem.some_safe())
+      run_stages(problem,
+                 {{rows.summarise, nullptr},
+                  {nullptr, rows.carry},
+                  {rows.grad_summarise, nullptr},
+                  {nullptr, rows.grad_carry},
+                  {rows.backward, nullptr},
+                  {nullptr, rows.reduce}},
+                 /*backward=*/true,
+                 [&](int64_t i, S* scratch) {
+                   Row row = problem.row(i, scratch);
+                   row.out[0] = gk.data_ptr<T>() + problem.offset(i);
+                   row.out[1] = gv.data_ptr<T>() + problem.offset(i);
+                   const int64_t share = i / problem.rows_per_item * problem.channels +
+                                         i % problem.rows_per_item * kWidth<S>;
+                   row.shares = share_w + share;
+                   row.shares_u = share_u + share;
+                   return row;
+                 });
+    for_each_unsafe(problem, [&](int64_t b, int64_t c) {
+      const wkv::Share<double> share =
+          wkv::lane_backward<S, T>(problem.w.template const_data_ptr<S>()[c],
+                                   problem.u.template const_data_ptr<S>()[c],
+                                   lane_of<T>(problem.k, b, c),
+                                   lane_of<T>(problem.v, b, c),
+                                   lane_of<T>(problem.gy, b, c),
+                                   result_lane<T>(gk, b, c),
+                                   result_lane<T>(gv, b, c),
+                                   problem.tokens);
+      share_w[b * problem.channels + c] = share.w;
+      share_u[b * problem.channels + c] = share.u;
+    });
+  };
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kBFloat16, at::kHalf, k.scalar_type(), "bi_wkv_backward", [&] {
-        using State = at::opmath_type<scalar_t>;
-        const at::Tensor ws = w.to(c10::CppTypeToScalarType<State>::value).contiguous();
-        const at::Tensor us = u.to(c10::CppTypeToScalarType<State>::value).contiguous();
-        double* share_w = shares.data_ptr<double>();
-        double* share_u = share_w + k.size(0) * channels;
-        at::parallel_for(0, k.size(0) * channels, 1, [&](int64_t begin, int64_t end) {
-          for (int64_t row = begin; row < end; ++row) {
-            const int64_t c = row % channels, at = row / channels * tokens * channels + c;
-            const wkv::Share<double> share =
-                wkv::lane_backward<State, scalar_t>(ws.const_data_ptr<State>()[c],
-                                                    us.const_data_ptr<State>()[c],
-                                                    {k.const_data_ptr<scalar_t>() + at, channels},
-                                                    {v.const_data_ptr<scalar_t>() + at, channels},
-                                                    {gy.const_data_ptr<scalar_t>() + at, channels},
-                                                    {gk.data_ptr<scalar_t>() + at, channels},
-                                                    {gv.data_ptr<scalar_t>() + at, channels},
-                                                    tokens);
-            share_w[row] = share.w;
-            share_u[row] = share.u;
-          }
-        });
+        run(static_cast<scalar_t*>(nullptr));
       });
-  const at::Tensor sums = shares.sum(1);
-  return {sums[0].to(w.scalar_type()), sums[1].to(u.scalar_type()), gk, gv};
+  return {sum_items(share_w, k.size(0), w), sum_items(share_u, k.size(0), u), gk, gv};
 }
 
 }  // namespace
