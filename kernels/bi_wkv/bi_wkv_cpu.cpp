@@ -9,6 +9,7 @@
 
 #include "kernels/bi_wkv/bi_wkv_lane.h"
 #include "kernels/bi_wkv/bi_wkv_ops.h"
+#include "kernels/bi_wkv/bi_wkv_published.h"
 #include "kernels/bi_wkv/bi_wkv_rows.h"
 #include "kernels/cpu_isa.h"
 
@@ -291,11 +292,42 @@ BiWkvGradients bi_wkv_backward_cpu(const at::Tensor& w,
   return {sum_items(share_w, k.size(0), w), sum_items(share_u, k.size(0), u), gk, gv};
 }
 
+at::Tensor bi_wkv_published_cpu(const at::Tensor& w,
+                                const at::Tensor& u,
+                                const at::Tensor& k,
+                                const at::Tensor& v) {
+  check_bi_wkv(w, u, k, v);
+  at::Tensor y = at::empty(k.sizes(), k.options().memory_format(at::MemoryFormat::Contiguous));
+  if (y.numel() == 0) return y;
+  const at::Tensor decay = w.to(at::kDouble).contiguous(), bonus = u.to(at::kDouble).contiguous();
+  const at::Tensor keys = with_unit_channels(k), values = with_unit_channels(v);
+  const int64_t channels = k.size(2);
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kBFloat16, at::kHalf, k.scalar_type(), "bi_wkv_published", [&] {
+        at::parallel_for(0, k.size(0) * channels, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const int64_t b = i / channels, c = i % channels;
+            const auto key = lane_of<scalar_t>(keys, b, c), value = lane_of<scalar_t>(values, b, c);
+            const auto result = result_lane<scalar_t>(y, b, c);
+            wkv::published_row(
+                decay.const_data_ptr<double>()[c],
+                bonus.const_data_ptr<double>()[c],
+                k.size(1),
+                [&](int64_t t) { return static_cast<double>(key(t)); },
+                [&](int64_t t) { return static_cast<double>(value(t)); },
+                [&](int64_t t, double x) { result(t) = static_cast<scalar_t>(x); });
+          }
+        });
+      });
+  return y;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(vireo, CPU, library) {
   library.impl("bi_wkv", bi_wkv_cpu);
   library.impl("bi_wkv_backward", bi_wkv_backward_cpu);
+  library.impl("bi_wkv_published", bi_wkv_published_cpu);
 }
 
 }  // namespace vireo
