@@ -90,6 +90,80 @@ C10_HOST_DEVICE inline void push_block(State<S>& s, const Power<S>& over, const 
   normalise(s);
 }
 
+/// How a row's blocks are shared out: group g carries through blocks [begin(g), end(g)).
+template <class S>
+struct CarryPlan {
+  int64_t blocks;
+  int64_t per_group;
+  int groups;
+  Power<S> full;        ///< decay over a whole block
+  Power<S> last;        ///< decay over the row's last block
+  Power<S> full_group;  ///< decay over a group that does not hold the last block
+  Power<S> last_group;  ///< decay over the group that does
+
+  C10_HOST_DEVICE CarryPlan(double decay, int64_t row_tokens, int group_count)
+      : blocks((row_tokens + kBlock - 1) / kBlock),
+        per_group((blocks + group_count - 1) / group_count),
+        groups(group_count),
+        full(decay_over<S>(decay, kBlock, row_tokens)),
+        last(decay_over<S>(decay, row_tokens - (blocks - 1) * kBlock, row_tokens)),
+        full_group(decay_over<S>(decay, per_group * kBlock, row_tokens)),
+        last_group(decay_over<S>(decay, row_tokens - last_begin() * kBlock, row_tokens)) {}
+
+  /// The first block of the group that holds the last one.
+  C10_HOST_DEVICE int64_t last_begin() const { return (blocks - 1) / per_group * per_group; }
+  C10_HOST_DEVICE int64_t begin(int g) const {
+    const int64_t at = g * per_group;
+    return at < blocks ? at : blocks;
+  }
+  C10_HOST_DEVICE int64_t end(int g) const { return begin(g + 1); }
+  C10_HOST_DEVICE Power<S> over(int64_t block) const { return block == blocks - 1 ? last : full; }
+  C10_HOST_DEVICE Power<S> over_group(int g) const {
+    return end(g) < blocks ? full_group : begin(g) < blocks ? last_group : Power<S>{1, 0};
+  }
+};
+
+/// What a group's blocks together add beyond the group's two ends; own(j): a block's.
+template <class S, class Own>
+C10_HOST_DEVICE inline Ends<S> sum_group(const CarryPlan<S>& plan, int g, const Own& own) {
+  Ends<S> sum;
+  for (int64_t j = plan.begin(g); j < plan.end(g); ++j)
+    push_block(sum.left, plan.over(j), own(j).left);
+  for (int64_t j = plan.end(g) - 1; j >= plan.begin(g); --j)
+    push_block(sum.right, plan.over(j), own(j).right);
+  return sum;
+}
+
+/// The states that enter a group, from all groups' sums.
+template <class S, class Sums>
+C10_HOST_DEVICE inline Ends<S> entering_group(const CarryPlan<S>& plan, int g, const Sums& sums) {
+  Ends<S> entering;
+  for (int i = 0; i < g; ++i) push_block(entering.left, plan.over_group(i), sums(i).left);
+  for (int i = plan.groups - 1; i > g; --i)
+    push_block(entering.right, plan.over_group(i), sums(i).right);
+  return entering;
+}
+
+/// Gives every block of a group the states that enter it; own(j) is read before they are given.
+template <class S, class Own, class Left, class Right>
+C10_HOST_DEVICE inline void walk_group(const CarryPlan<S>& plan,
+                                       int g,
+                                       Ends<S> entering,
+                                       const Own& own,
+                                       const Left& give_left,
+                                       const Right& give_right) {
+  for (int64_t j = plan.begin(g); j < plan.end(g); ++j) {
+    const State<S> block = own(j).left;
+    give_left(j, entering.left);
+    push_block(entering.left, plan.over(j), block);
+  }
+  for (int64_t j = plan.end(g) - 1; j >= plan.begin(g); --j) {
+    const State<S> block = own(j).right;
+    give_right(j, entering.right);
+    push_block(entering.right, plan.over(j), block);
+  }
+}
+
 /// The states inside one block, and each token's mean.
 template <class S>
 struct Inside {

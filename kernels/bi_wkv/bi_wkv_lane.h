@@ -19,20 +19,13 @@ struct Lane {
 /// Turns each block's own ends into the states that enter it.
 template <class S>
 void carry(std::vector<Ends<S>>& ends, double w, int64_t tokens) {
-  const Power<S> over_full = decay_over<S>(w, kBlock, tokens);
-  const int64_t last = static_cast<int64_t>(ends.size()) - 1;
-  const Power<S> over_last = decay_over<S>(w, tokens - last * kBlock, tokens);
-  State<S> left, right;
-  for (int64_t j = 0; j <= last; ++j) {
-    const State<S> own = ends[j].left;
-    ends[j].left = left;
-    push_block(left, j == last ? over_last : over_full, own);
-  }
-  for (int64_t j = last; j >= 0; --j) {
-    const State<S> own = ends[j].right;
-    ends[j].right = right;
-    push_block(right, j == last ? over_last : over_full, own);
-  }
+  walk_group(
+      CarryPlan<S>(w, tokens, 1),
+      0,
+      Ends<S>{},
+      [&](int64_t j) { return ends[j]; },
+      [&](int64_t j, const State<S>& left) { ends[j].left = left; },
+      [&](int64_t j, const State<S>& right) { ends[j].right = right; });
 }
 
 /// Calls body(block index, first token, count) for every block of a row.

@@ -54,6 +54,26 @@ void check_q_shift_mix(const at::Tensor& x,
               mixes.device());
 }
 
+std::vector<at::Tensor> checked_gradients(const at::Tensor& x,
+                                          const at::Tensor& mixes,
+                                          at::TensorList gys) {
+  TORCH_CHECK(static_cast<int64_t>(gys.size()) == mixes.size(0),
+              "q_shift_mix: one gradient per mix, expected ",
+              mixes.size(0),
+              ", found ",
+              gys.size());
+  std::vector<at::Tensor> checked;
+  for (const at::Tensor& gy : gys) {
+    TORCH_CHECK(gy.sizes() == x.sizes(),
+                "q_shift_mix: a gradient must have x's shape ",
+                x.sizes(),
+                ", found ",
+                gy.sizes());
+    checked.push_back(gy.to(x.scalar_type()).contiguous());
+  }
+  return checked;
+}
+
 at::Tensor call_q_shift(
     const at::Tensor& x, int64_t height, int64_t width, const QShift& shift, bool adjoint) {
   static const auto op =

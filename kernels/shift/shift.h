@@ -18,7 +18,7 @@ struct QShift {
 };
 
 /// x [B,T,C] with T = height*width (+1 with a class token), tokens row by row; float32, float64,
-/// bfloat16 or float16. Returns the shifted tensor, contiguous. Differentiable once.
+/// bfloat16 or float16. Returns the shifted tensor, contiguous. Differentiable any number of times.
 at::Tensor q_shift(const at::Tensor& x, int64_t height, int64_t width, const QShift& shift = {});
 
 /// x*mix + q_shift(x)*(1 - mix) for each of 1 to 5 mixes ([C] or [1,1,C], any floating type), in

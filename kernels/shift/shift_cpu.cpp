@@ -150,20 +150,7 @@ std::tuple<at::Tensor, at::Tensor> q_shift_mix_backward_cpu(const at::Tensor& x_
   const QShift shift{pixels, gamma, head_dim, class_token};
   check_q_shift_mix(x_in, mixes_in, height, width, shift);
   const at::Tensor x = x_in.contiguous(), mixes = mixes_in.contiguous();
-  TORCH_CHECK(static_cast<int64_t>(gys_in.size()) == mixes.size(0),
-              "q_shift_mix: one gradient per mix, expected ",
-              mixes.size(0),
-              ", found ",
-              gys_in.size());
-  std::vector<at::Tensor> gys;
-  for (const at::Tensor& gy : gys_in) {
-    TORCH_CHECK(gy.sizes() == x.sizes(),
-                "q_shift_mix: a gradient must have x's shape ",
-                x.sizes(),
-                ", found ",
-                gy.sizes());
-    gys.push_back(gy.to(x.scalar_type()).contiguous());
-  }
+  const std::vector<at::Tensor> gys = checked_gradients(x, mixes, gys_in);
   at::Tensor gx = at::empty(x.sizes(), x.options());
   at::Tensor gmixes = at::zeros(mixes.sizes(), mixes.options());
   if (x.numel() == 0) return {gx, gmixes};

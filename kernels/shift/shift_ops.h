@@ -19,6 +19,12 @@ void check_q_shift_mix(const at::Tensor& x,
                        int64_t width,
                        const QShift& shift);
 
+/// The gradients of the mixed outputs in x's type, contiguous. Throws unless there is one per mix,
+/// of x's shape.
+std::vector<at::Tensor> checked_gradients(const at::Tensor& x,
+                                          const at::Tensor& mixes,
+                                          at::TensorList gys);
+
 /// vireo::q_shift; adjoint: the gradient's way.
 at::Tensor call_q_shift(
     const at::Tensor& x, int64_t height, int64_t width, const QShift& shift, bool adjoint);

@@ -6,6 +6,14 @@
 
 namespace vireo {
 
+std::array<int64_t, 4> shift_bounds(int64_t n, double gamma) {
+  std::array<int64_t, 4> bounds;
+  // Multiply first, then floor: 10 channels give 2, 5, 7, 10.
+  for (int64_t j = 1; j <= 4; ++j)
+    bounds[j - 1] = static_cast<int64_t>(std::floor(static_cast<double>(j * n) * gamma));
+  return bounds;
+}
+
 std::vector<ShiftSegment> shift_segments(int64_t channels, const QShift& shift) {
   TORCH_CHECK(shift.pixels >= 1, "q_shift: pixels must be at least 1, found ", shift.pixels);
   TORCH_CHECK(shift.gamma > 0 && shift.gamma <= 0.25,
@@ -21,16 +29,13 @@ std::vector<ShiftSegment> shift_segments(int64_t channels, const QShift& shift) 
               channels);
   const int64_t s = shift.pixels;
   const int64_t moves[5][2] = {{-s, 0}, {s, 0}, {0, -s}, {0, s}, {0, 0}};
+  const std::array<int64_t, 4> bounds = shift_bounds(head, shift.gamma);
   std::vector<ShiftSegment> segments;
   for (int64_t start = 0; start < channels; start += head) {
     int64_t begin = start;
-    for (int j = 1; j <= 5; ++j) {
-      // Multiply first, then floor: 10 channels give 0, 2, 5, 7, 10.
-      const int64_t end =
-          start +
-          (j == 5 ? head
-                  : static_cast<int64_t>(std::floor(static_cast<double>(j * head) * shift.gamma)));
-      if (end > begin) segments.push_back({begin, end, moves[j - 1][0], moves[j - 1][1]});
+    for (int j = 0; j < 5; ++j) {
+      const int64_t end = start + (j < 4 ? bounds[j] : head);
+      if (end > begin) segments.push_back({begin, end, moves[j][0], moves[j][1]});
       begin = end;
     }
   }
