@@ -119,6 +119,11 @@ bool ConfigTable::has(std::string_view key) const {
   return node_->given->contains(key);
 }
 
+bool ConfigTable::is_list(std::string_view key) const {
+  const toml::node* found = node_->given->get(key);
+  return found && found->is_array();
+}
+
 std::vector<std::string> ConfigTable::keys() const {
   std::vector<std::string> names;
   for (const auto& [key, value] : *node_->given) names.emplace_back(key.str());

@@ -31,6 +31,7 @@ class ConfigTable {
                                const std::vector<std::string>& overrides = {});
 
   bool has(std::string_view key) const;
+  bool is_list(std::string_view key) const;
   /// The sub-table, empty (all defaults) when absent.
   ConfigTable table(std::string_view key);
   /// Keys of this table, in alphabetical order.

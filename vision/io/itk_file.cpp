@@ -1,6 +1,8 @@
 #include "vision/io/itk_file.h"
 
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <mutex>
 #include <sstream>
@@ -149,6 +151,28 @@ size_t bytes_at_hand(const fs::path& path) {
   return bytes;
 }
 
+// MetaIO takes a compressed .mha that is cut off for whole; its header says how long it must be.
+void check_local_bytes(const fs::path& path) {
+  if (image_extension(path) != ".mha") return;
+  std::ifstream in(path, std::ios::binary);
+  std::string line;
+  int64_t compressed = -1;
+  for (int lines = 0; lines < 1000 && std::getline(in, line); ++lines) {
+    const size_t equals = line.find('=');
+    if (equals == std::string::npos) return;
+    if (line.starts_with("CompressedDataSize"))
+      compressed = std::strtoll(line.c_str() + equals + 1, nullptr, 10);
+    if (!line.starts_with("ElementDataFile")) continue;
+    const auto held = static_cast<int64_t>(fs::file_size(path)) - in.tellg();
+    if (compressed >= 0 && held < compressed)
+      throw DataError(path,
+                      "is cut off: it holds " + std::to_string(held) +
+                          " bytes of compressed voxels, and its header declares " +
+                          std::to_string(compressed) + ". Copy or download it again");
+    return;
+  }
+}
+
 itk::ImageIOBase::Pointer open(const fs::path& path) {
   std::error_code failed;
   if (!fs::exists(path, failed)) throw DataError(path, "does not exist");
@@ -157,6 +181,7 @@ itk::ImageIOBase::Pointer open(const fs::path& path) {
   io->SetFileName(path.string());
   if (!io->CanReadFile(path.c_str()))
     throw DataError(path, "is not a file of the kind that its name says, or its header is broken");
+  check_local_bytes(path);
   io->ReadImageInformation();
   return io;
 }

@@ -1,0 +1,146 @@
+#include <fstream>
+
+#include <ATen/Functions.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <opencv2/imgcodecs.hpp>
+
+#include "tests/support/test_data.h"
+#include "vision/core/atomic_file.h"
+#include "vision/core/error.h"
+#include "vision/io/image_file.h"
+
+namespace vireo {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+Geometry flat(int64_t height, int64_t width) {
+  Geometry grid;
+  grid.size_zyx = {1, height, width};
+  return grid;
+}
+
+std::string refusal(const fs::path& path, bool labels = false) {
+  ::testing::internal::CaptureStderr();
+  std::string message = "accepted";
+  try {
+    labels ? read_labels(path) : read_image(path);
+  } catch (const DataError& error) {
+    message = error.what();
+    EXPECT_THAT(message, ::testing::StartsWith(path.string()));
+  }
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "") << "libraries must not chatter";
+  return message;
+}
+
+TEST(Picture, KeepsValuesDepthAndColourOrder) {
+  const fs::path folder = test::scratch_folder();
+  for (const char* extension : {".png", ".tif", ".bmp"}) {
+    const fs::path path = folder / (std::string("a") + extension);
+    const at::Tensor colour = at::randint(0, 256, {3, 1, 5, 7}).to(at::kByte);
+    write_image(path, colour, flat(5, 7));
+    const Volume back = read_image(path);
+    EXPECT_TRUE(at::equal(back.values, colour.to(at::kFloat))) << extension;
+    EXPECT_EQ(back.full_scale, 255);
+    EXPECT_EQ(difference(back.geometry, flat(5, 7)), "");
+  }
+  const at::Tensor deep = at::arange(35, at::kInt).mul(1800).to(at::kUInt16).reshape({1, 1, 5, 7});
+  write_image(folder / "deep.png", deep, flat(5, 7));
+  EXPECT_TRUE(at::equal(read_image(folder / "deep.png").values, deep.to(at::kFloat)));
+  EXPECT_EQ(read_image(folder / "deep.png").full_scale, 65535);
+}
+
+TEST(Picture, RedIsTheFirstChannel) {
+  const fs::path folder = test::scratch_folder();
+  const cv::Mat red(4, 4, CV_8UC3, cv::Scalar(0, 0, 255));  // OpenCV's order is blue first
+  for (const char* name : {"red.png", "red.jpg", "red.bmp", "red.tif"}) {
+    cv::imwrite((folder / name).string(), red);
+    const at::Tensor mean = read_image(folder / name).values.mean({1, 2, 3});
+    EXPECT_GT(mean[0].item<float>(), 250) << name;
+    EXPECT_LT(mean[2].item<float>(), 5) << name;
+  }
+}
+
+TEST(Picture, DropsTheAlphaChannel) {
+  const fs::path path = test::scratch_folder() / "alpha.png";
+  cv::imwrite(path.string(), cv::Mat(3, 3, CV_8UC4, cv::Scalar(10, 20, 30, 128)));
+  EXPECT_TRUE(at::equal(read_image(path).values.mean({1, 2, 3}), at::tensor({30.F, 20.F, 10.F})));
+}
+
+TEST(Picture, MasksAreGreyOrEqualInAllColours) {
+  const fs::path folder = test::scratch_folder();
+  at::Tensor mask = at::zeros({1, 4, 5}, at::kByte);
+  mask[0][1][2] = 255;
+  write_labels(folder / "mask.png", mask, flat(4, 5));
+  EXPECT_TRUE(at::equal(read_labels(folder / "mask.png").values[0].to(at::kByte), mask));
+  write_image(folder / "grey.png", mask.unsqueeze(0).repeat({3, 1, 1, 1}), flat(4, 5));
+  EXPECT_TRUE(at::equal(read_labels(folder / "grey.png").values[0].to(at::kByte), mask));
+  write_image(folder / "colour.png", at::arange(60, at::kByte).reshape({3, 1, 4, 5}), flat(4, 5));
+  EXPECT_THAT(refusal(folder / "colour.png", true), HasSubstr("is a colour picture"));
+}
+
+TEST(Picture, HeaderTellsSizeAndChannels) {
+  const fs::path path = test::scratch_folder() / "a.png";
+  write_image(path, at::zeros({3, 1, 6, 9}, at::kByte), flat(6, 9));
+  EXPECT_EQ(read_image_header(path).channels, 3);
+  EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 6, 9));
+}
+
+TEST(PictureRefuses, WhatIsCutOffOrDamaged) {
+  const fs::path folder = test::scratch_folder();
+  const at::Tensor noise = at::randint(0, 256, {3, 1, 40, 40}).to(at::kByte);
+  for (const char* extension : {".png", ".jpg"}) {
+    const fs::path path = folder / (std::string("a") + extension);
+    write_image(path, noise, flat(40, 40));
+    const std::string sound = read_text(path);
+    for (const size_t kept : {sound.size() / 2, sound.size() - 5, size_t{20}}) {
+      std::ofstream(path, std::ios::binary) << sound.substr(0, kept);
+      EXPECT_THAT(refusal(path), HasSubstr("is cut off or damaged")) << extension << " " << kept;
+    }
+    std::ofstream(path, std::ios::binary) << "";
+    EXPECT_THAT(refusal(path), HasSubstr("is empty (0 bytes)"));
+    std::ofstream(path, std::ios::binary) << "no picture at all";
+    EXPECT_THAT(refusal(path), HasSubstr("cannot be decoded as a"));
+  }
+  const fs::path path = folder / "flipped.png";
+  write_image(path, noise, flat(40, 40));
+  std::string flipped = read_text(path);
+  flipped[flipped.size() / 2] ^= 4;
+  std::ofstream(path, std::ios::binary) << flipped;
+  EXPECT_THAT(refusal(path), HasSubstr("the checksum of PNG chunk \"IDAT\" is wrong"));
+  EXPECT_THAT(refusal(folder / "nowhere.png"), HasSubstr("does not exist"));
+}
+
+TEST(PictureRefuses, VolumesAndTypesItCannotHold) {
+  const fs::path path = test::scratch_folder() / "a.png";
+  Geometry deep = flat(4, 4);
+  deep.size_zyx[0] = 2;
+  EXPECT_THAT(
+      [&] {
+        write_image(path, at::zeros({1, 2, 4, 4}, at::kByte), deep);
+      },
+      ::testing::ThrowsMessage<DataError>(HasSubstr("a picture holds one slice")));
+  EXPECT_THAT(
+      [&] {
+        write_image(path, at::zeros({1, 1, 4, 4}), flat(4, 4));
+      },
+      ::testing::ThrowsMessage<DataError>(HasSubstr("8- or 16-bit")));
+  EXPECT_FALSE(fs::exists(path));
+}
+
+TEST(ImageFile, KnowsFormatsByTheirNames) {
+  EXPECT_EQ(image_extension("a.b.NII.GZ"), ".nii.gz");
+  EXPECT_EQ(image_stem("folder/a.b.nii.gz"), "a.b");
+  EXPECT_EQ(image_stem("slice.png"), "slice");
+  EXPECT_EQ(image_extension("notes.txt"), "");
+  EXPECT_TRUE(is_nifti("x.nii") && is_picture("x.TIFF") && !is_picture("x.nrrd"));
+  const fs::path path = test::scratch_folder() / "notes.txt";
+  std::ofstream(path) << "x";
+  EXPECT_THAT(refusal(path), HasSubstr("its name does not end in a format that is known"));
+}
+
+}  // namespace
+}  // namespace vireo
