@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
 #ifdef VIREO_WITH_IO
   vireo::add_evaluate(app);
   vireo::add_phantom(app);
+  vireo::add_prepare(app);
 #endif
 
   try {

@@ -72,7 +72,9 @@ at::Tensor class_numbers(const std::string& name,
 }
 
 void check_image(const std::string& name, const Volume& image, const Preparation& preparation) {
-  if (image.values.size(0) != static_cast<int64_t>(preparation.channels.size()))
+  const bool repeated =
+      image.values.size(0) == 1 && image.full_scale > 0 && preparation.channels.size() == 3;
+  if (!repeated && image.values.size(0) != static_cast<int64_t>(preparation.channels.size()))
     throw DataError(name,
                     "has " + std::to_string(image.values.size(0)) + " channels; " +
                         std::to_string(preparation.channels.size()) + " were expected");
@@ -117,6 +119,20 @@ class Fields {
 };
 
 }  // namespace
+
+std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry& file) {
+  const int first =
+      preparation.slice_axis_by_spacing ? file.coarsest_axis() : preparation.slice_axis_zyx;
+  std::array<int, 3> order{first, 0, 0};
+  for (int axis = 0, next = 1; axis < 3; ++axis)
+    if (axis != first) order[next++] = axis;
+  return order;
+}
+
+double grid_tolerance_mm(const Geometry& geometry) {
+  const auto& spacing = geometry.spacing_mm_zyx;
+  return *std::min_element(spacing.begin(), spacing.end()) / 20;
+}
 
 std::array<uint8_t, 3> default_color(int64_t number) {
   if (number == 0) return {0, 0, 0};
@@ -210,24 +226,24 @@ PreparedCase prepare_case(const std::string& name,
   result.name = name;
   result.native = image.geometry;
 
-  const int first = preparation.slice_axis_by_spacing ? image.geometry.coarsest_axis()
-                                                      : preparation.slice_axis_zyx;
-  result.axis_order[0] = first;
-  for (int axis = 0, next = 1; axis < 3; ++axis)
-    if (axis != first) result.axis_order[next++] = axis;
+  result.axis_order = prepared_axes(preparation, image.geometry);
   const auto& order = result.axis_order;
   result.geometry = image.geometry.permuted(order);
 
   std::vector<at::Tensor> channels;
+  const bool grey = image.values.size(0) == 1;
   for (size_t c = 0; c < preparation.channels.size(); ++c)
-    channels.push_back(normalised(
-        name, image.values[static_cast<int64_t>(c)], preparation.channels[c], image.full_scale));
+    channels.push_back(normalised(name,
+                                  image.values[grey ? 0 : static_cast<int64_t>(c)],
+                                  preparation.channels[c],
+                                  image.full_scale));
   result.image = at::stack(channels)
                      .permute({0, order[0] + 1, order[1] + 1, order[2] + 1})
                      .to(at::kFloat)
                      .contiguous();
   if (labels) {
-    const std::string apart = difference(image.geometry, labels->geometry);
+    const std::string apart =
+        difference(image.geometry, labels->geometry, grid_tolerance_mm(image.geometry));
     if (!apart.empty()) throw DataError(name, "image and label map do not match: " + apart);
     result.labels = class_numbers(name, labels->values[0], preparation)
                         .permute({order[0], order[1], order[2]})

@@ -68,7 +68,16 @@ struct PreparedCase {
   std::array<int, 3> axis_order{0, 1, 2};  ///< prepared axis i is the file's axis axis_order[i]
 };
 
-/// Applies `preparation` to a raw volume. `labels`, if given, holds file label values on the same
+/// The file's axes (0 = z, 1 = y, 2 = x) in the order in which they are prepared: the slice axis
+/// first, the others as they were.
+std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry& file);
+
+/// How far apart, in mm, the grids of an image and its label map (or of two channels) may be at any
+/// corner: a twentieth of the smallest voxel side.
+double grid_tolerance_mm(const Geometry& geometry);
+
+/// Applies `preparation` to a raw volume. A grey picture is repeated where three channels are
+/// wanted. `labels`, if given, holds file label values on the same
 /// grid. Intensities are normalised on the stored grid, then resampled by cubic convolution; labels
 /// by linear interpolation of each class. Throws DataError (path `name`) for non-finite voxels, a
 /// wrong channel count, undeclared labels.

@@ -102,6 +102,17 @@ TEST(PrepareCase, ScalesColoursByTheirDepth) {
   EXPECT_LT(prepare_case("a", picture, std::nullopt, p).image.max().item<float>(), -1.9);
 }
 
+TEST(PrepareCase, RepeatsAGreyPictureWhereColoursAreWanted) {
+  Preparation p = one_channel(Kind::kRgb);
+  p.channels[0].sd = 1;
+  p.channels.resize(3, p.channels[0]);
+  Volume grey = volume(at::rand({1, 1, 2, 2}));
+  EXPECT_THAT(refusal(grey, std::nullopt, p), HasSubstr("has 1 channels; 3 were expected"));
+  grey.full_scale = 255;
+  const PreparedCase c = prepare_case("a", grey, std::nullopt, p);
+  EXPECT_TRUE(at::equal(c.image[0], c.image[2]));
+}
+
 TEST(PrepareCase, PutsTheCoarsestAxisFirst) {
   Volume image = volume(at::rand({1, 4, 5, 6}));
   image.geometry.spacing_mm_zyx = {1, 1, 3};

@@ -1,0 +1,69 @@
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "apps/engine/training_config.h"
+#include "apps/verbs.h"
+#include "datasets/prepare_dataset.h"
+#include "vision/core/config_table.h"
+#include "vision/core/interrupt.h"
+#include "vision/core/log.h"
+#include "vision/core/progress.h"
+
+namespace vireo {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool force = false, quiet = false;
+  int64_t workers = -1;
+};
+
+void prepare(const Options& options) {
+  set_log_quiet(options.quiet);
+  ConfigTable table = ConfigTable::from_file(options.config, options.overrides);
+  DataConfig config = DataConfig::from_table(table.table("data"), run_folder(options.config, -1));
+  if (options.workers >= 0) config.workers = options.workers;
+  const InterruptGuard guard;
+  const PrepareReport report = prepare_dataset(config, {options.force});
+  if (report.already_done) {
+    log_info("already prepared; nothing in the data set or its configuration has changed");
+  } else {
+    const std::string kept =
+        report.kept > 0 ? " (" + std::to_string(report.kept) + " of them were there)" : "";
+    log_info("prepared " + std::to_string(report.cases) + " cases" + kept + " in " +
+             duration_text(report.seconds));
+  }
+  std::cout << config.cache.string() << ": " << report.cases << " cases, " << report.folds
+            << (report.folds == 1 ? " fold" : " folds") << "\n";
+}
+
+}  // namespace
+
+void add_prepare(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand(
+      "prepare", "Check a data set and turn it into a cache that training reads quickly");
+  auto options = std::make_shared<Options>();
+  verb->add_option("config", options->config, "Configuration (.toml); its [data] table is read")
+      ->required()
+      ->type_name("CONFIG");
+  verb->add_option("--set", options->overrides, "Override a key: --set data.folder=/data/liver")
+      ->type_name("KEY=VALUE");
+  verb->add_flag("--force", options->force, "Prepare everything anew");
+  verb->add_option("--workers", options->workers, "Cases prepared at a time (0: one per core)")
+      ->check(CLI::Range(0, 1024));
+  verb->add_flag("--quiet", options->quiet, "Print warnings and errors only");
+  verb->footer(
+      "Example:\n"
+      "  vireo prepare configs/segmentation/msd_hippocampus/rwkv_unet_t.toml\n\n"
+      "Reads nnU-Net folders, Medical Segmentation Decathlon folders, and images/ with masks/.\n"
+      "Every problem of the data set is listed at once. An interrupted run continues where it\n"
+      "stopped; a finished one is not repeated unless files or configuration have changed.");
+  verb->callback([options] { prepare(*options); });
+}
+
+}  // namespace vireo

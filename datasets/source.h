@@ -1,0 +1,79 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "datasets/data_config.h"
+#include "datasets/splits.h"
+
+// What a data set looks like on disk, before any image is read.
+namespace vireo {
+
+struct Problem {
+  std::filesystem::path path;
+  std::string reason;
+  std::string case_name;  ///< empty: of the set as a whole
+};
+
+struct SourceCase {
+  std::string name;
+  std::vector<std::filesystem::path> images;  ///< one per channel, or one with all channels
+  std::filesystem::path labels;
+};
+
+struct DatasetSource {
+  std::filesystem::path folder;
+  std::string format;  ///< "nnunet", "msd" or "pairs"
+  std::string name;
+  std::vector<std::string> channel_names;  ///< empty: the folder does not say
+  std::vector<Label> labels;               ///< background first
+  bool values_assumed = false;  ///< label values were not given: 0, 1, ... or, for two, 0 and 255
+  std::optional<int64_t> ignore_value;
+  std::vector<SourceCase> cases;  ///< in alphabetical order
+  std::vector<Fold> folds;        ///< empty: the data set does not say
+  /// Files that describe the set: dataset.json, lists.
+  std::vector<std::filesystem::path> descriptions;
+  /// What is wrong with the set, so far: missing partners, wrong names.
+  std::vector<Problem> problems;
+};
+
+/// Recognises a data set's layout and lists its cases:
+///
+/// - nnU-Net: dataset.json (channel_names, labels, file_ending, numTraining),
+///   imagesTr/CASE_0000.nii.gz (channel 0) ..., labelsTr/CASE.nii.gz;
+/// - Medical Segmentation Decathlon: dataset.json (modality, labels, training),
+/// imagesTr/CASE.nii.gz
+///   with channels in the fourth dimension, labelsTr/CASE.nii.gz;
+/// - pairs: images/CASE.*, masks/CASE.* (or labels/), classes named in the configuration.
+///
+/// Folds are those of the configuration's lists, of splits_final.json, or of train.txt and val.txt,
+/// in this order. Hidden files are passed over; paths that lead out of the folder are refused.
+/// Throws DataError for a folder or description that cannot be understood at all; what is wrong
+/// with single cases is collected in `problems`.
+DatasetSource read_source(const DataConfig& config);
+
+namespace source {
+
+// For the readers of the single layouts.
+void read_nnunet(const DataConfig& config, DatasetSource& source);
+void read_msd(const DataConfig& config, DatasetSource& source);
+void read_pairs(const DataConfig& config, DatasetSource& source);
+
+/// `relative` below `folder`. Throws DataError (path `origin`) when it is absolute or leads out.
+std::filesystem::path inside(const std::filesystem::path& folder,
+                             const std::string& relative,
+                             const std::filesystem::path& origin);
+
+/// Visible image files in a folder, in alphabetical order.
+std::vector<std::filesystem::path> image_files(const std::filesystem::path& folder);
+
+/// Classes from the configuration's names and values.
+void labels_from_config(const DataConfig& config, DatasetSource& source);
+
+/// Case names of a list file, one per line; an image extension is allowed.
+std::vector<std::string> read_list(const std::filesystem::path& path);
+
+}  // namespace source
+}  // namespace vireo
