@@ -23,6 +23,8 @@ int run(int argc, char** argv) {
   vireo::add_phantom(app);
   vireo::add_prepare(app);
 #endif
+  vireo::add_import(app);
+  vireo::add_verify(app);
 
   try {
     app.parse(argc, argv);
