@@ -19,9 +19,12 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", VIREO_VERSION);
   app.failure_message(CLI::FailureMessage::simple);
 #ifdef VIREO_WITH_IO
+  vireo::add_prepare(app);
+#endif
+  vireo::add_train(app);
+#ifdef VIREO_WITH_IO
   vireo::add_evaluate(app);
   vireo::add_phantom(app);
-  vireo::add_prepare(app);
 #endif
   vireo::add_import(app);
   vireo::add_verify(app);
