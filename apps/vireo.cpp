@@ -18,16 +18,19 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", VIREO_VERSION);
   app.failure_message(CLI::FailureMessage::simple);
+  // In the order of the work; those that read image files need ITK and OpenCV.
 #ifdef VIREO_WITH_IO
+  vireo::add_phantom(app);
   vireo::add_prepare(app);
 #endif
   vireo::add_train(app);
 #ifdef VIREO_WITH_IO
+  vireo::add_predict(app);
   vireo::add_evaluate(app);
-  vireo::add_phantom(app);
+  vireo::add_info(app);
 #endif
-  vireo::add_import(app);
   vireo::add_verify(app);
+  vireo::add_import(app);
 
   try {
     app.parse(argc, argv);

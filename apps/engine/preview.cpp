@@ -1,12 +1,12 @@
 #include "apps/engine/preview.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <set>
 #include <string>
 
 #include <ATen/ATen.h>
+
+#include "apps/engine/slice_picture.h"
 
 namespace vireo {
 namespace {
@@ -21,16 +21,19 @@ std::vector<int64_t> labelled_per_slice(const at::Tensor& classes, int axis) {
   return counts;
 }
 
-// The middle 99 % of the values of some slices.
-std::array<double, 2> grey_window(const at::Tensor& values) {
-  at::Tensor flat = values.flatten();
-  if (flat.numel() > 1 << 18)
-    flat = flat.slice(0, 0, flat.numel(), (flat.numel() + (1 << 18) - 1) >> 18);
-  const at::Tensor sorted = std::get<0>(flat.contiguous().sort());
-  const int64_t last = sorted.numel() - 1;
-  const double low = sorted[last / 200].item<double>();
-  const double high = sorted[last - last / 200].item<double>();
-  return {low, high > low ? high : low + 1};
+// A slice whose longer side is kSidePixels.
+Canvas slice_picture(const at::Tensor& image,
+                     const at::Tensor& labels,
+                     const Geometry& geometry,
+                     const SliceChoice& slice,
+                     const std::vector<Color>& colors) {
+  const auto drawn = [&](int64_t width) {
+    return draw_slice(image, labels, geometry, slice, width, 0.25, colors);
+  };
+  Canvas picture = drawn(kSidePixels);
+  if (picture.height() > kSidePixels)
+    picture = drawn(std::max<int64_t>(1, kSidePixels * kSidePixels / picture.height()));
+  return picture;
 }
 
 Canvas legend(const Preparation& preparation, const std::vector<Color>& colors, int64_t width) {
@@ -53,58 +56,6 @@ Canvas legend(const Preparation& preparation, const std::vector<Color>& colors, 
 }
 
 }  // namespace
-
-DisplayTurn display_turn(const Geometry& geometry, int slice_axis_zyx) {
-  const std::string xyz = geometry.orientation_xyz();
-  const auto grows_to = [&](int axis_zyx) { return xyz[2 - axis_zyx]; };
-  const auto along = [](char code, const char* either) {
-    return code == either[0] || code == either[1];
-  };
-  DisplayTurn turn;
-  turn.row_axis_zyx = slice_axis_zyx == 0 ? 1 : 0;
-  turn.column_axis_zyx = slice_axis_zyx == 2 ? 1 : 2;
-  // Left-right runs horizontally; where the slice is sagittal, front-back does.
-  const char slice = grows_to(slice_axis_zyx);
-  const char* horizontal = along(slice, "LR") ? "AP" : "LR";
-  if (along(grows_to(turn.row_axis_zyx), horizontal)) {
-    turn.transpose = true;
-    std::swap(turn.row_axis_zyx, turn.column_axis_zyx);
-  }
-  const char down = grows_to(turn.row_axis_zyx), right = grows_to(turn.column_axis_zyx);
-  turn.flip_rows = down == 'A' || down == 'S';
-  turn.flip_columns = right == 'R' || right == 'A';
-  return turn;
-}
-
-Canvas display_slice(const at::Tensor& image,
-                     const at::Tensor& labels,
-                     const Geometry& geometry,
-                     int slice_axis_zyx,
-                     double low,
-                     double high,
-                     bool colored,
-                     const std::vector<Color>& colors,
-                     int64_t side_px) {
-  const DisplayTurn turn = display_turn(geometry, slice_axis_zyx);
-  const auto turned = [&](at::Tensor values) {
-    if (turn.transpose) values = values.transpose(-2, -1);
-    if (turn.flip_rows) values = values.flip(-2);
-    if (turn.flip_columns) values = values.flip(-1);
-    return values.contiguous();
-  };
-  const at::Tensor shown = turned(image);
-  Canvas picture = colored && shown.size(0) == 3 ? Canvas::from_rgb(shown, low, high)
-                                                 : Canvas::from_gray(shown[0], low, high);
-  const double height_mm =
-      static_cast<double>(shown.size(-2)) * geometry.spacing_mm_zyx[turn.row_axis_zyx];
-  const double width_mm =
-      static_cast<double>(shown.size(-1)) * geometry.spacing_mm_zyx[turn.column_axis_zyx];
-  const double scale = static_cast<double>(side_px) / std::max(height_mm, width_mm);
-  picture = picture.resized(std::max<int64_t>(1, std::llround(width_mm * scale)),
-                            std::max<int64_t>(1, std::llround(height_mm * scale)));
-  picture.draw_labels(turned(labels), colors);
-  return picture;
-}
 
 std::vector<int64_t> telling_slices(const std::vector<int64_t>& labelled, int64_t count) {
   const auto size = static_cast<int64_t>(labelled.size());
@@ -144,36 +95,14 @@ void Preview::add(const std::string& name,
                   int slice_axis_zyx) {
   ++cases_;
   if (!has_room()) return;
-  const bool colored = image.values.size(0) == 3 && image.full_scale > 0;
   const auto slices = telling_slices(labelled_per_slice(classes, slice_axis_zyx), kSlicesPerCase);
-  std::vector<at::Tensor> shown;
-  for (const int64_t slice : slices)
-    shown.push_back(image.values.select(1 + slice_axis_zyx, slice));
-
-  std::array<double, 2> window{0, image.full_scale};
-  if (!preparation_.channels.empty() &&
-      preparation_.channels[0].kind == ChannelNormalization::Kind::kCt)
-    window = {preparation_.channels[0].lower, preparation_.channels[0].upper};
-  else if (!colored)
-    window = grey_window(at::stack(shown).select(1, 0));
-
   std::vector<Canvas> pictures;
-  for (size_t i = 0; i < slices.size(); ++i) {
-    const at::Tensor labels = classes.select(slice_axis_zyx, slices[i]);
-    const auto draw = [&](const at::Tensor& over) {
-      pictures.push_back(display_slice(shown[i],
-                                       over,
-                                       image.geometry,
-                                       slice_axis_zyx,
-                                       window[0],
-                                       window[1],
-                                       colored,
-                                       colors_,
-                                       kSidePixels));
-    };
+  for (const int64_t index : slices) {
+    const SliceChoice slice{slice_axis_zyx, index};
     // A single slice is shown without its labels, too.
-    if (slices.size() == 1) draw(at::zeros_like(labels));
-    draw(labels);
+    if (slices.size() == 1)
+      pictures.push_back(slice_picture(image.values, {}, image.geometry, slice, colors_));
+    pictures.push_back(slice_picture(image.values, classes, image.geometry, slice, colors_));
   }
   const Canvas row = tile(pictures, static_cast<int64_t>(pictures.size()), kGap, kBackground);
   Canvas titled(row.width(), row.height() + kTitle, kBackground);

@@ -13,29 +13,6 @@
 
 namespace vireo {
 
-/// How a slice across an index axis is turned for display.
-struct DisplayTurn {
-  bool transpose = false, flip_rows = false, flip_columns = false;  ///< applied in this order
-  int row_axis_zyx = 1, column_axis_zyx = 2;  ///< the volume's axes that run down and to the right
-};
-
-/// Radiological display: the patient's left on the picture's right; axial slices with posterior
-/// down, coronal and sagittal ones with the feet down, sagittal ones with posterior on the right.
-DisplayTurn display_turn(const Geometry& geometry, int slice_axis_zyx);
-
-/// One slice [C, H, W] with its labels [H, W] (0 = background) drawn over it, turned for display
-/// and with square pixels, its longer side `side_px`. Grey from `low` to `high`, or colour where C
-/// = 3 and `colored`.
-Canvas display_slice(const at::Tensor& image,
-                     const at::Tensor& labels,
-                     const Geometry& geometry,
-                     int slice_axis_zyx,
-                     double low,
-                     double high,
-                     bool colored,
-                     const std::vector<Color>& colors,
-                     int64_t side_px);
-
 /// Up to `count` slices that show a segmentation: over the labelled extent, the one with most
 /// labelled pixels among them; over the whole where nothing is labelled. `labelled` holds the
 /// number of labelled pixels of each slice.

@@ -11,8 +11,7 @@
 namespace vireo {
 namespace {
 
-// What a pixel of the window costs inside RWKV-UNet at inference, measured on the T size and
-// rounded up: the widest full-resolution tensors and their successors, in float32.
+// Where a model's own figure is not known: more than RWKV-UNet takes in any of its sizes.
 constexpr int64_t kActivationBytesPerPixel = 1536;
 
 struct Window {
@@ -162,8 +161,10 @@ int64_t slice_memory_bytes(const std::vector<TrainedModel>& models, int64_t heig
   for (const TrainedModel& trained : models) {
     const Window window = window_of(trained, height, width);
     const int64_t classes = trained.model->class_count();
-    activations = std::max(
-        activations, window.height * window.width * (kActivationBytesPerPixel + 12 * classes));
+    const int64_t per_pixel = trained.activation_bytes_per_pixel > 0
+                                  ? trained.activation_bytes_per_pixel
+                                  : kActivationBytesPerPixel;
+    activations = std::max(activations, window.height * window.width * (per_pixel + 12 * classes));
     // The slice's own sum, that over models, and what the sink makes of them.
     probabilities =
         std::max(probabilities,

@@ -20,6 +20,8 @@ struct TrainedModel {
       0;  ///< 2.5-D: slices on each side that come in as channels; slices beyond the end repeat
   std::array<bool, 2> mirrored_yx{false, false};  ///< axes that training flipped, and TTA may
   std::string config_toml;                        ///< the run's resolved configuration
+  /// What the network's activations take per pixel in inference, where measured; 0: unknown.
+  int64_t activation_bytes_per_pixel = 0;
 };
 
 /// Throws DataError for a file that is no checkpoint, broken, or of a newer format.

@@ -171,7 +171,7 @@ TEST_F(Predict, KeepsTheObjectInPlaceForEveryOrientation) {
   ASSERT_EQ(geometries.size(), 50u);
   for (size_t i = 0; i < geometries.size(); ++i)
     put("case" + std::to_string(i) + ".nii", made_volume(geometries[i]));
-  for (const int axis : {-1, 0, 2}) {
+  for (const int axis : {-1, 2}) {
     Preparation preparation = plain_preparation();
     preparation.slice_axis_by_spacing = axis < 0;
     preparation.slice_axis_zyx = std::max(axis, 0);
@@ -432,7 +432,7 @@ TEST_F(Predict, RefusesWhatCannotGoWell) {
 // Run by the next test in a process of its own, so that nothing else is counted.
 TEST(MemoryOfALargeVolume, DISABLED_IsMeasuredInAProcessOfItsOwn) {
   const fs::path folder = std::getenv("VIREO_MEMORY_TEST_FOLDER");
-  constexpr int64_t kClasses = 12;
+  constexpr int64_t kClasses = 30;
   TrainedModel trained = test::fake_model(1, kClasses, [](const at::Tensor& image) {
     std::vector<at::Tensor> logits;
     for (int64_t k = 0; k < kClasses; ++k) logits.push_back(image * static_cast<double>(k));
@@ -445,7 +445,7 @@ TEST(MemoryOfALargeVolume, DISABLED_IsMeasuredInAProcessOfItsOwn) {
   trained.preparation.spacing_mm = Vector3{0, 1.5, 1.5};
   PredictionOptions options;
   options.output = folder / "out";
-  options.inference.memory_bytes = 128 << 20;
+  options.inference.memory_bytes = 64 << 20;
   options.input = folder / "small.nii";
   ASSERT_EQ(predict({trained}, options).predicted, 1);
   const int64_t before = peak_memory_bytes();
@@ -455,12 +455,12 @@ TEST(MemoryOfALargeVolume, DISABLED_IsMeasuredInAProcessOfItsOwn) {
 }
 
 TEST_F(Predict, StaysWithinItsMemoryBound) {
-  const int64_t voxels = 120 * 320 * 320, prepared = voxels * 4 / 9;
+  const int64_t voxels = 60 * 240 * 240, prepared = voxels * 4 / 9;
   Geometry geometry;
-  geometry.size_zyx = {120, 320, 320};
+  geometry.size_zyx = {60, 240, 240};
   geometry.spacing_mm_zyx = {2, 1, 1};
-  const at::Tensor values = at::zeros({1, 120, 320, 320});
-  values.narrow(1, 40, 40).narrow(2, 100, 100).narrow(3, 50, 200).fill_(1);
+  const at::Tensor values = at::zeros({1, 60, 240, 240});
+  values.narrow(1, 20, 20).narrow(2, 80, 80).narrow(3, 40, 150).fill_(1);
   write_image(folder_ / "large.nii", values, geometry);
   geometry.size_zyx = {2, 32, 32};
   write_image(folder_ / "small.nii", at::zeros({1, 2, 32, 32}), geometry);
@@ -470,9 +470,9 @@ TEST_F(Predict, StaysWithinItsMemoryBound) {
                         " --gtest_also_run_disabled_tests --gtest_filter='MemoryOfALargeVolume.*'");
   ASSERT_EQ(child.exit_code, 0) << child.output << child.errors;
   const int64_t used = std::stoll(child.output.substr(child.output.find("\nmemory ") + 8));
-  const int64_t bound = prediction_memory_bytes(1, voxels, prepared, 128 << 20);
+  const int64_t bound = prediction_memory_bytes(1, voxels, prepared, 64 << 20);
   EXPECT_LT(used, bound);
-  EXPECT_LT(bound, 4 * 12 * voxels) << "less than the classes' probabilities would take";
+  EXPECT_LT(2 * bound, 4 * 30 * voxels) << "half of what the classes' probabilities would take";
   RecordProperty("used_mebibytes", static_cast<int>(used >> 20));
   std::cout << "used " << (used >> 20) << " MiB of " << (bound >> 20) << " MiB\n";
 }

@@ -1,0 +1,155 @@
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+
+#include "apps/engine/device.h"
+#include "apps/engine/prediction.h"
+#include "apps/engine/trained_model.h"
+#include "apps/verbs.h"
+#include "models/cost.h"
+#include "vision/core/error.h"
+#include "vision/core/log.h"
+
+namespace vireo {
+namespace {
+
+constexpr const char* kFooter = R"(Example
+  vireo predict --model runs/segmentation/liver/rwkv_unet_t/checkpoint_best.safetensors scans/ labels/
+
+Input: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or BMP file, or a folder of them. Files named
+CASE_0000.nii.gz, CASE_0001.nii.gz, ... are the channels of one case, as in nnU-Net; others are
+cases by themselves.
+
+Output, per case: CASE.nii.gz (.nrrd, .mha or .png for such inputs) on exactly the input's grid,
+holding the data set's label values. Per run: statistics.json (millilitres and intensities per
+label), manifest.json (hashes, settings, timings, peak memory, problems), preview.png.
+
+--continue takes over a case when manifest.json says that the same weights, settings and input
+made its label file, and that file is unchanged; without it every case is predicted anew.
+
+Memory beside the program (about 0.5 GiB) and the weights, whatever the number of cases:
+  12*C*V + 12*C*P + 3*V + B bytes    C channels, V voxels of the image, P of the resampled image
+                                     (P = V where nothing is resampled), B = --batch-memory
+Exit code 0: all cases done; 1: some or all failed, listed at the end; 2: usage.)";
+
+struct Arguments {
+  PredictionOptions prediction;
+  bool tta = false, no_tta = false, no_preview = false, quiet = false;
+  double batch_memory_gib = 0.5, max_memory_gib = 0;
+  int threads = 0;
+  std::string device = "auto";
+};
+
+// This process's own command line.
+std::vector<std::string> command_line() {
+  std::ifstream in("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(in, word, '\0');) words.push_back(word);
+  return words;
+}
+
+// By a pass over a small image; what LibTorch's libraries take beside it is allowed for.
+int64_t measured_activation_bytes_per_pixel(Model& model) {
+  constexpr int64_t kSide = 64;
+  const ModelCost cost = measure_cost(model, {1, model.input_channels(), kSide, kSide}, false);
+  return cost.inference_peak_bytes * 5 / 4 / (kSide * kSide);
+}
+
+void run(const Arguments& arguments) {
+  PredictionOptions options = arguments.prediction;
+  set_log_quiet(arguments.quiet);
+  if (arguments.threads > 0) at::set_num_threads(arguments.threads);
+  options.preview = !arguments.no_preview;
+  if (arguments.tta) options.inference.mirroring = true;
+  if (arguments.no_tta) options.inference.mirroring = false;
+  options.inference.device = choose_device(arguments.device);
+  options.inference.memory_bytes =
+      static_cast<int64_t>(arguments.batch_memory_gib * static_cast<double>(1 << 30));
+  options.max_memory_bytes =
+      static_cast<int64_t>(arguments.max_memory_gib * static_cast<double>(1 << 30));
+  options.version = VIREO_VERSION;
+
+  std::vector<TrainedModel> models;
+  for (const auto& file : options.model_files) {
+    models.push_back(load_trained_model(file));
+    TrainedModel& trained = models.back();
+    trained.model->to(options.inference.device);
+    trained.activation_bytes_per_pixel = measured_activation_bytes_per_pixel(*trained.model);
+  }
+  const PredictionSummary summary = predict(models, options);
+
+  if (summary.predicted > 0)
+    log_info("time\n" + summary.times.table(summary.predicted) + "\n  peak memory " +
+             std::to_string(peak_memory_bytes() >> 20) + " MiB");
+  std::cout << summary.predicted << " case(s) segmented into " << options.output.string();
+  if (summary.kept > 0) std::cout << ", " << summary.kept << " kept from before";
+  std::cout << std::endl;
+  if (summary.problems.empty()) return;
+  std::string message = std::to_string(summary.problems.size()) + " case(s) failed:";
+  for (const std::string& problem : summary.problems) message += "\n  " + problem;
+  throw Error(message);
+}
+
+}  // namespace
+
+void add_predict(CLI::App& app) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb = app.add_subcommand("predict", "Segment images with trained models");
+  PredictionOptions& prediction = arguments->prediction;
+  InferenceOptions& inference = prediction.inference;
+
+  verb->add_option("-m,--model",
+                   prediction.model_files,
+                   "A checkpoint; several (give --model again) are averaged")
+      ->required()
+      ->allow_extra_args(false);
+  verb->add_option("INPUT", prediction.input, "An image file, or a folder of them")->required();
+  verb->add_option("OUTPUT_FOLDER", prediction.output, "Where the results go")->required();
+  auto* tta = verb->add_flag(
+      "--tta", arguments->tta, "Average over mirrored copies (default: where training mirrored)");
+  verb->add_flag("--no-tta", arguments->no_tta, "Do not mirror: up to 4 times faster")
+      ->excludes(tta);
+  verb->add_option("--overlap", inference.overlap, "Overlap of neighbouring windows")
+      ->check(CLI::Range(0.0, 0.95))
+      ->capture_default_str();
+  verb->add_option("--batch",
+                   inference.batch,
+                   "Slices per batch (default: as many as --batch-memory allows)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--batch-memory", arguments->batch_memory_gib, "Working memory of a batch, GiB")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_option("--max-memory",
+                   arguments->max_memory_gib,
+                   "Refuse a case that would need more than this, GiB (formula below)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--threads", arguments->threads, "Processor threads (default: all cores)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--device", arguments->device, "Where the network runs")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  verb->add_flag("--probabilities",
+                 prediction.probabilities,
+                 "Also CASE_probabilities.nii.gz: float32, one channel per class");
+  verb->add_flag("--labels-json",
+                 prediction.labels_json,
+                 "Also CASE.labels.json: the labels' names, values and colours");
+  verb->add_flag("--plain-names",
+                 prediction.plain_names,
+                 "Every file is a case, whatever number ends its name");
+  verb->add_flag("--continue", prediction.keep_done, "Keep the cases that are already done");
+  verb->add_flag("--no-preview", arguments->no_preview, "Write no preview.png");
+  verb->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
+  verb->footer(kFooter);
+  verb->callback([arguments] {
+    arguments->prediction.command_line = command_line();
+    run(*arguments);
+  });
+}
+
+}  // namespace vireo
