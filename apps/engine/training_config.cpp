@@ -50,6 +50,7 @@ fs::path run_folder(const fs::path& config, int64_t fold_asked_for) {
   fs::path path = fs::absolute(config).lexically_normal();
   const fs::path relative = path.lexically_relative(fs::current_path());
   path = relative.empty() || *relative.begin() == ".." ? path.relative_path() : relative;
+  if (*path.begin() == "configs") path = path.lexically_relative("configs");
   path = "runs" / path.replace_extension();
   if (fold_asked_for >= 0) path /= "fold_" + std::to_string(fold_asked_for);
   return path;

@@ -48,8 +48,8 @@ struct ValidationConfig {
   static ValidationConfig from_config(ConfigTable table);
 };
 
-/// Where a run of the configuration at `config` leaves its files: runs/<path without .toml>, with
-/// "fold_k" below it when a fold was asked for.
+/// Where a run of the configuration at `config` leaves its files: runs/<path below configs, without
+/// .toml>, with "fold_k" below it when a fold was asked for.
 std::filesystem::path run_folder(const std::filesystem::path& config, int64_t fold_asked_for);
 
 }  // namespace vireo

@@ -8,7 +8,7 @@
 namespace vireo {
 namespace {
 
-constexpr size_t kListed = 200;  // lines of one kind in a message
+constexpr size_t kListed = 1000;  // lines of one kind in a message
 
 struct Problems {
   std::string title;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/engine/checkpoint.h"
+#include "datasets/preparation.h"
 #include "models/registry.h"
 #include "models/weights/state_dict.h"
 #include "tests/support/test_data.h"

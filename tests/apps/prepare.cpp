@@ -78,7 +78,7 @@ TEST(PrepareVerb, PutsTheCacheInTheRunsFolder) {
   test::write_text(root / "configs/task/set/model.toml", "[data]\nfolder = \"set\"\n");
   const auto result =
       test::run_command("cd " + root.string() + " && " + command("configs/task/set/model.toml"));
-  EXPECT_THAT(result.output, StartsWith("runs/configs/task/set/model/prepared: 2 cases"));
+  EXPECT_THAT(result.output, StartsWith("runs/task/set/model/prepared: 2 cases"));
 }
 
 TEST(PrepareVerb, OverridesKeysAndReportsMistakes) {

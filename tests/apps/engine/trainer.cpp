@@ -273,8 +273,8 @@ TEST(TrainingConfig, RefusesATimeBudgetInADeterministicRun) {
 }
 
 TEST(RunFolder, FollowsTheConfigurationsPath) {
-  EXPECT_EQ(run_folder("configs/a/b.toml", -1), "runs/configs/a/b");
-  EXPECT_EQ(run_folder("./configs/a/b.toml", 2), "runs/configs/a/b/fold_2");
+  EXPECT_EQ(run_folder("configs/a/b.toml", -1), "runs/a/b");
+  EXPECT_EQ(run_folder("./configs/a/b.toml", 2), "runs/a/b/fold_2");
   EXPECT_EQ(run_folder("/elsewhere/b.toml", -1), "runs/elsewhere/b");
 }
 
