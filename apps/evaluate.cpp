@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 constexpr size_t kPictures = 3;  // of the worst and of the best cases
 constexpr int64_t kPicturePx = 288;
 
-struct Request {
+struct EvaluationRequest {
   fs::path predictions, truths, images, output;
   std::string labels, protocol = "strict";
   fs::path cases_file;
@@ -144,7 +144,7 @@ ReportPicture picture_of(const CasePair& pair,
     }
   // A bad case shows where it is worst, a good one where there is most to see.
   const at::Tensor differing = predicted.ne(actual);
-  SliceChoice slice = heaviest_slice(is_worst ? differing : actual.ne(0), grid);
+  PictureSlice slice = heaviest_slice(is_worst ? differing : actual.ne(0), grid);
   const double fill = image.defined() ? 0.3 : 0.85;
   ReportPicture picture;
   picture.case_name = scores.name;
@@ -184,7 +184,7 @@ std::vector<ReportPicture> pictures_of(const std::vector<CasePair>& pairs,
   return pictures;
 }
 
-void run(const Request& request) {
+void run(const EvaluationRequest& request) {
   ScoringOptions options;
   options.protocol = request.protocol == "transunet" ? Protocol::kTransUnet : Protocol::kStrict;
   options.nsd_tolerance_mm = request.nsd_tolerance_mm;
@@ -234,7 +234,7 @@ void run(const Request& request) {
 }  // namespace
 
 void add_evaluate(CLI::App& app) {
-  auto request = std::make_shared<Request>();
+  auto request = std::make_shared<EvaluationRequest>();
   CLI::App* verb = app.add_subcommand(
       "evaluate", "Score label maps against the truth: Dice, IoU, HD95, ASSD, NSD, volumes, in mm");
   verb->footer(

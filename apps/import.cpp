@@ -14,7 +14,7 @@
 namespace vireo {
 namespace {
 
-struct Options {
+struct ImportOptions {
   std::string input, output, entry, model;
   int64_t channels = 0, classes = 0;
 };
@@ -59,7 +59,7 @@ int64_t extent(const ImportedWeights& weights, const std::string& name, int64_t 
                                                                       : 0;
 }
 
-void check_against_model(const Options& options, const ImportedWeights& weights) {
+void check_against_model(const ImportOptions& options, const ImportedWeights& weights) {
   ModelShape shape{.input_channels = options.channels, .class_count = options.classes};
   if (shape.input_channels == 0)
     shape.input_channels = extent(weights, "encoder.stage0.0.conv.conv.weight", 1);
@@ -75,7 +75,7 @@ void check_against_model(const Options& options, const ImportedWeights& weights)
   std::cout << "\n";
 }
 
-void import_weights(const Options& options) {
+void import_weights(const ImportOptions& options) {
   ImportedWeights weights = read_pickled_weights(options.input, options.entry);
   const KnownNames known(options.model);
   strip_wrapper_prefixes(weights, [&](const std::string& name) { return known.contains(name); });
@@ -100,7 +100,7 @@ void import_weights(const Options& options) {
 void add_import(CLI::App& app) {
   auto* verb = app.add_subcommand("import",
                                   "Turn a PyTorch weight file (.pth, .pt) into a safetensors file");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ImportOptions>();
   verb->add_option("IN", options->input, "File of torch.save, PyTorch 1.6 or later")
       ->required()
       ->type_name("");

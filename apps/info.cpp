@@ -18,14 +18,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kFooter = R"(Examples
+constexpr const char* kInfoFooter = R"(Examples
   vireo info                                         versions, devices, known models
   vireo info rwkv_unet_t --size 512 512 --classes 9  parameters, FLOPs, memory
   vireo info scan.nii.gz                             size, spacing, orientation, range
   vireo info checkpoint_best.safetensors --json      what a checkpoint holds
   vireo info ../data/msd_hippocampus                 what a folder is)";
 
-struct Arguments {
+struct InfoArguments {
   std::string what;
   std::vector<int64_t> size{224, 224};
   int64_t channels = 0, classes = 2;
@@ -38,7 +38,7 @@ bool is_model(const std::string& name) {
   return false;
 }
 
-Description describe(const Arguments& arguments) {
+Description describe(const InfoArguments& arguments) {
   const fs::path path = arguments.what;
   if (arguments.what.empty()) return describe_program(VIREO_VERSION);
   if (!fs::exists(path) && is_model(arguments.what))
@@ -64,7 +64,7 @@ Description describe(const Arguments& arguments) {
 }  // namespace
 
 void add_info(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<InfoArguments>();
   CLI::App* verb = app.add_subcommand(
       "info", "Tell about this program, a model, an image, a checkpoint, a folder");
   verb->add_option(
@@ -79,7 +79,7 @@ void add_info(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb->add_flag("--json", arguments->json, "Print JSON");
-  verb->footer(kFooter);
+  verb->footer(kInfoFooter);
   verb->callback([arguments] {
     const Description description = describe(*arguments);
     std::cout << (arguments->json ? description.dump(2) + "\n" : text_of(description));

@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kPreviewCases = 8;
 constexpr int64_t kPreviewPx = 288;
 
-struct Request {
+struct PhantomRequest {
   fs::path folder;
   int64_t cases = 24, test_cases = 6;
   PhantomOptions options;
@@ -43,7 +43,7 @@ std::string case_name(int64_t index) {
   return "phantom_" + number;
 }
 
-nlohmann::ordered_json description(const Request& request) {
+nlohmann::ordered_json description(const PhantomRequest& request) {
   nlohmann::ordered_json json;
   json["name"] = "Phantom";
   json["description"] = "Made-up CT scans of upper abdomens, drawn by vireo phantom";
@@ -60,14 +60,14 @@ nlohmann::ordered_json description(const Request& request) {
 }
 
 // Whether the folder already holds exactly what is asked for.
-bool is_done(const Request& request) {
+bool is_done(const PhantomRequest& request) {
   const fs::path path = request.folder / "dataset.json";
   if (!fs::exists(path)) return false;
   const auto found = nlohmann::ordered_json::parse(read_text(path), nullptr, false);
   return found == description(request);
 }
 
-void clear_folder(const Request& request) {
+void clear_folder(const PhantomRequest& request) {
   const std::vector<std::string> ours{
       "dataset.json", "preview.png", "imagesTr", "labelsTr", "imagesTs", "labelsTs"};
   if (!fs::exists(request.folder)) return;
@@ -85,14 +85,14 @@ void clear_folder(const Request& request) {
 Canvas preview(const PhantomCase& made, const std::string& name) {
   const Geometry& grid = made.image.geometry;
   const at::Tensor labels = made.labels.values[0];
-  const SliceChoice slice = heaviest_slice(labels.eq(kPhantomKidney), grid);
+  const PictureSlice slice = heaviest_slice(labels.eq(kPhantomKidney), grid);
   Canvas plain = draw_slice(made.image.values, {}, grid, slice, kPreviewPx);
   plain.draw_text(6, 16, name, 8, {235, 235, 235});
   return tile(
       {plain, draw_slice(made.image.values, labels, grid, slice, kPreviewPx)}, 2, 2, {0, 0, 0});
 }
 
-void write_case(const Request& request, int64_t index, const PhantomCase& made) {
+void write_case(const PhantomRequest& request, int64_t index, const PhantomCase& made) {
   const std::string part = index < request.cases ? "Tr" : "Ts", name = case_name(index);
   write_image(request.folder / ("images" + part) / (name + "_0000.nii.gz"),
               made.image.values,
@@ -102,7 +102,7 @@ void write_case(const Request& request, int64_t index, const PhantomCase& made) 
                made.labels.geometry);
 }
 
-void make_all(const Request& request) {
+void make_all(const PhantomRequest& request) {
   const int64_t total = request.cases + request.test_cases;
   std::vector<Canvas> previews(static_cast<size_t>(std::min(total, kPreviewCases)), Canvas(1, 1));
   InterruptGuard guard;
@@ -125,7 +125,7 @@ void make_all(const Request& request) {
   write_text_atomically(request.folder / "dataset.json", description(request).dump(2) + "\n");
 }
 
-void run(Request request) {
+void run(PhantomRequest request) {
   if (!request.size_zyx.empty())
     std::copy_n(request.size_zyx.begin(), 3, request.options.size_zyx.begin());
   if (!request.spacing_zyx.empty())
@@ -144,7 +144,7 @@ void run(Request request) {
 }  // namespace
 
 void add_phantom(CLI::App& app) {
-  auto request = std::make_shared<Request>();
+  auto request = std::make_shared<PhantomRequest>();
   CLI::App* verb = app.add_subcommand(
       "phantom", "Make CT-like abdomens with outlined organs, as an nnU-Net data set");
   verb->footer(

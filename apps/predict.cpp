@@ -18,7 +18,7 @@
 namespace vireo {
 namespace {
 
-constexpr const char* kFooter = R"(Example
+constexpr const char* kPredictFooter = R"(Example
   vireo predict --model runs/segmentation/liver/rwkv_unet_t/checkpoint_best.safetensors scans/ labels/
 
 Input: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or BMP file, or a folder of them. Files named
@@ -37,7 +37,7 @@ Memory beside the program (about 0.5 GiB) and the weights, whatever the number o
                                      (P = V where nothing is resampled), B = --batch-memory
 Exit code 0: all cases done; 1: some or all failed, listed at the end; 2: usage.)";
 
-struct Arguments {
+struct PredictArguments {
   PredictionOptions prediction;
   bool tta = false, no_tta = false, no_preview = false, quiet = false;
   double batch_memory_gib = 0.5, max_memory_gib = 0;
@@ -60,7 +60,7 @@ int64_t measured_activation_bytes_per_pixel(Model& model) {
   return cost.inference_peak_bytes * 5 / 4 / (kSide * kSide);
 }
 
-void run(const Arguments& arguments) {
+void run(const PredictArguments& arguments) {
   PredictionOptions options = arguments.prediction;
   set_log_quiet(arguments.quiet);
   if (arguments.threads > 0) at::set_num_threads(arguments.threads);
@@ -98,7 +98,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_predict(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<PredictArguments>();
   CLI::App* verb = app.add_subcommand("predict", "Segment images with trained models");
   PredictionOptions& prediction = arguments->prediction;
   InferenceOptions& inference = prediction.inference;
@@ -145,7 +145,7 @@ void add_predict(CLI::App& app) {
   verb->add_flag("--continue", prediction.keep_done, "Keep the cases that are already done");
   verb->add_flag("--no-preview", arguments->no_preview, "Write no preview.png");
   verb->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
-  verb->footer(kFooter);
+  verb->footer(kPredictFooter);
   verb->callback([arguments] {
     arguments->prediction.command_line = command_line();
     run(*arguments);

@@ -16,14 +16,14 @@
 namespace vireo {
 namespace {
 
-struct Options {
+struct PreparationRequest {
   std::string config;
   std::vector<std::string> overrides;
   bool force = false, quiet = false;
   int64_t workers = -1;
 };
 
-void prepare(const Options& options) {
+void prepare(const PreparationRequest& options) {
   set_log_quiet(options.quiet);
   ConfigTable table = ConfigTable::from_file(options.config, options.overrides);
   DataConfig config = DataConfig::from_table(table.table("data"), run_folder(options.config, -1));
@@ -47,7 +47,7 @@ void prepare(const Options& options) {
 void add_prepare(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "prepare", "Check a data set and turn it into a cache that training reads quickly");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PreparationRequest>();
   verb->add_option("config", options->config, "Configuration (.toml); its [data] table is read")
       ->required()
       ->type_name("CONFIG");

@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct TrainOptions {
   std::string config, output;
   std::vector<std::string> overrides;
   int64_t fold = -1;
@@ -45,7 +45,7 @@ struct Plan {
   fs::path folder;
 };
 
-Plan read_plan(const Options& options) {
+Plan read_plan(const TrainOptions& options) {
   std::vector<std::string> overrides = options.overrides;
   if (options.fold >= 0) overrides.push_back("train.fold=" + std::to_string(options.fold));
   if (options.deterministic) overrides.push_back("train.deterministic=true");
@@ -96,7 +96,7 @@ std::string percent(double share) {
   return text;
 }
 
-void train_model(const Options& options) {
+void train_model(const TrainOptions& options) {
   set_log_quiet(options.quiet);
   Plan plan = read_plan(options);
   const at::Device device = choose_device(plan.training.device);
@@ -149,7 +149,7 @@ void train_model(const Options& options) {
 
 void add_train(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("train", "Train a network as a configuration describes it");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<TrainOptions>();
   const auto setting =
       [&](const std::string& flag, const std::string& key, const std::string& help) {
         verb->add_option_function<std::string>(

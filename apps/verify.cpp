@@ -12,7 +12,7 @@
 namespace vireo {
 namespace {
 
-struct Options {
+struct VerifyOptions {
   std::vector<std::string> files;
   bool float64 = false;
   bool brief = false;
@@ -72,7 +72,7 @@ void print_report(const std::string& file, const GoldenReport& report, bool brie
 }
 
 /// Every file is run, whatever the ones before it gave.
-void verify(const Options& options) {
+void verify(const VerifyOptions& options) {
   const auto precision = options.float64 ? Precision::kFloat64 : Precision::kFloat32;
   size_t failed = 0;
   std::string unknown;
@@ -103,7 +103,7 @@ void verify(const Options& options) {
 void add_verify(CLI::App& app) {
   auto* verb = app.add_subcommand(
       "verify", "Run golden files (reference inputs, outputs, gradients) through Vireo");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<VerifyOptions>();
   verb->add_option("FILE", options->files, "Golden files: .safetensors or .json")
       ->required()
       ->type_name("");

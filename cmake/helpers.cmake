@@ -1,15 +1,48 @@
-# vireo_use_torch_pch(<target>): share the one precompiled header of Torch.
+# vireo_reaches_torch(<file> <variable>): whether a source includes one of Torch's large headers, through ours too.
+function(vireo_reaches_torch file variable)
+  get_property(answer GLOBAL PROPERTY "vireo_reaches_torch ${file}")
+  if("${answer}" STREQUAL "")
+    set(answer FALSE)
+    file(STRINGS ${file} includes REGEX "^#include ")
+    foreach(include IN LISTS includes)
+      if(include MATCHES "<(torch/|ATen/(ATen|Functions)\\.h)")
+        set(answer TRUE)
+      elseif(include MATCHES "\"(.+)\"" AND EXISTS ${CMAKE_SOURCE_DIR}/${CMAKE_MATCH_1})
+        vireo_reaches_torch(${CMAKE_SOURCE_DIR}/${CMAKE_MATCH_1} answer)
+      endif()
+      if(answer)
+        break()
+      endif()
+    endforeach()
+    set_property(GLOBAL PROPERTY "vireo_reaches_torch ${file}" ${answer})
+  endif()
+  set(${variable} ${answer} PARENT_SCOPE)
+endfunction()
+
+# vireo_use_torch_pch(<target>): share the one precompiled header of Torch, where a source needs its large headers:
+# to load it takes longer than to compile most sources that do not. Those that do pay several seconds each for what
+# the headers instantiate at every source's end, so with VIREO_UNITY_BUILD up to eight are compiled as one.
 function(vireo_use_torch_pch target)
   if(NOT TARGET vireo_torch_pch)
     file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/torch_pch.cpp CONTENT "// Carrier of the precompiled header.\n")
     add_library(vireo_torch_pch OBJECT ${CMAKE_BINARY_DIR}/torch_pch.cpp)
     target_link_libraries(vireo_torch_pch PUBLIC vireo::torch)
     target_precompile_headers(vireo_torch_pch PRIVATE
-        <torch/torch.h> <nlohmann/json.hpp> <algorithm> <array> <filesystem> <map> <memory> <optional> <string>
-        <string_view> <vector>)
+        <ATen/ATen.h> <torch/nn/module.h> <torch/nn/pimpl.h> <torch/nn/modules/conv.h> <torch/nn/modules/linear.h>
+        <torch/nn/modules/normalization.h> <nlohmann/json.hpp> <algorithm> <array> <filesystem> <map> <memory>
+        <optional> <string> <string_view> <vector>)
     target_link_libraries(vireo_torch_pch PRIVATE vireo::json)
   endif()
   target_precompile_headers(${target} REUSE_FROM vireo_torch_pch)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${VIREO_UNITY_BUILD})
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    cmake_path(ABSOLUTE_PATH source OUTPUT_VARIABLE path)
+    vireo_reaches_torch(${path} reaches_torch)
+    if(NOT reaches_torch)
+      set_source_files_properties(${source} PROPERTIES SKIP_PRECOMPILE_HEADERS ON SKIP_UNITY_BUILD_INCLUSION ON)
+    endif()
+  endforeach()
 endfunction()
 
 # vireo_room(<name> SOURCES ... LINKS ...): a room of the house, as vireo_<name> and vireo::<name>.
@@ -37,4 +70,12 @@ function(vireo_test path)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${path} COMMAND ${target})
   set_tests_properties(${path} PROPERTIES TIMEOUT 900)
+endfunction()
+
+# vireo_bench(<name> <source> <room>): the benchmark build/bench/bench_<name>.
+function(vireo_bench name source room)
+  add_executable(bench_${name} ${source})
+  target_link_libraries(bench_${name} PRIVATE ${room} benchmark::benchmark vireo_warnings)
+  vireo_use_torch_pch(bench_${name})
+  set_target_properties(bench_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
 endfunction()

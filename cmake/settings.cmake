@@ -24,11 +24,13 @@ if(VIREO_CCACHE)
   set(CMAKE_C_COMPILER_LAUNCHER ${VIREO_LAUNCHER})
   set(CMAKE_CXX_COMPILER_LAUNCHER ${VIREO_LAUNCHER})
 endif()
+# Debian 12's own mold 1.10 never ends on some of these programs, and makes others that the loader refuses.
 find_program(VIREO_MOLD mold)
 if(VIREO_MOLD)
-  # Debian's mold 1.10 lets RELRO begin at a small thread-local variable (at::parallel_for has one),
-  # off a page's start: the loader then refuses the program, "cannot apply additional memory protection".
-  add_link_options(-fuse-ld=mold -Wl,-z,norelro)
+  execute_process(COMMAND ${VIREO_MOLD} --version OUTPUT_VARIABLE mold_version)
+  if(mold_version MATCHES "mold ([0-9.]+)" AND CMAKE_MATCH_1 VERSION_GREATER_EQUAL 2)
+    add_link_options(-fuse-ld=mold)
+  endif()
 endif()
 
 # Ours alone: third-party headers come in as SYSTEM and are not warned about.

@@ -25,7 +25,7 @@ std::vector<int64_t> labelled_per_slice(const at::Tensor& classes, int axis) {
 Canvas slice_picture(const at::Tensor& image,
                      const at::Tensor& labels,
                      const Geometry& geometry,
-                     const SliceChoice& slice,
+                     const PictureSlice& slice,
                      const std::vector<Color>& colors) {
   const auto drawn = [&](int64_t width) {
     return draw_slice(image, labels, geometry, slice, width, 0.25, colors);
@@ -98,7 +98,7 @@ void Preview::add(const std::string& name,
   const auto slices = telling_slices(labelled_per_slice(classes, slice_axis_zyx), kSlicesPerCase);
   std::vector<Canvas> pictures;
   for (const int64_t index : slices) {
-    const SliceChoice slice{slice_axis_zyx, index};
+    const PictureSlice slice{slice_axis_zyx, index};
     // A single slice is shown without its labels, too.
     if (slices.size() == 1)
       pictures.push_back(slice_picture(image.values, {}, image.geometry, slice, colors_));

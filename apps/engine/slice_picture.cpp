@@ -57,7 +57,7 @@ Upright upright(const Geometry& geometry, size_t row_axis, size_t column_axis) {
 
 }  // namespace
 
-SliceChoice heaviest_slice(const at::Tensor& weight, const Geometry& geometry) {
+PictureSlice heaviest_slice(const at::Tensor& weight, const Geometry& geometry) {
   const int axis = geometry.coarsest_axis();
   std::vector<int64_t> others;
   for (int64_t other = 0; other < 3; ++other)
@@ -87,7 +87,7 @@ std::array<double, 2> display_window(const at::Tensor& values) {
 Canvas draw_slice(const at::Tensor& image,
                   const at::Tensor& labels,
                   const Geometry& geometry,
-                  const SliceChoice& slice,
+                  const PictureSlice& slice,
                   int64_t width_px,
                   double fill,
                   const std::vector<Color>& colors) {

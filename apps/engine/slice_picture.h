@@ -9,14 +9,14 @@
 namespace vireo {
 
 /// One slice of a volume: `index` along the array axis `axis` (0 = z, 1 = y, 2 = x).
-struct SliceChoice {
+struct PictureSlice {
   int axis = 0;
   int64_t index = 0;
 };
 
 /// Across the coarsest axis, the slice where `weight` [Z, Y, X] (numbers or bool) sums highest; the
 /// middle one when it is zero everywhere.
-SliceChoice heaviest_slice(const at::Tensor& weight, const Geometry& geometry);
+PictureSlice heaviest_slice(const at::Tensor& weight, const Geometry& geometry);
 
 /// The values at black and white: a soft-tissue window for CT (values down to air), else the 0.5th
 /// and 99.5th percentile.
@@ -28,7 +28,7 @@ std::array<double, 2> display_window(const at::Tensor& values);
 Canvas draw_slice(const at::Tensor& image,
                   const at::Tensor& labels,
                   const Geometry& geometry,
-                  const SliceChoice& slice,
+                  const PictureSlice& slice,
                   int64_t width_px,
                   double fill = 0.3,
                   const std::vector<Color>& colors = {});

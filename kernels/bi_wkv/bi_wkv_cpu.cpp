@@ -20,7 +20,7 @@ using wkv_rows::kChunk;
 using wkv_rows::kWidth;
 using wkv_rows::Row;
 
-const wkv_rows::Functions& functions(at::ScalarType type) {
+const wkv_rows::Functions& wkv_functions(at::ScalarType type) {
   static const wkv_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? wkv_rows::avx512()
                                         : cpu_isa() == CpuIsa::kAvx2 ? wkv_rows::avx2()
                                                                      : wkv_rows::portable();
@@ -194,7 +194,7 @@ at::Tensor bi_wkv_cpu(const at::Tensor& w,
     using T = std::remove_pointer_t<decltype(type)>;
     using S = at::opmath_type<T>;
     const Problem<T> problem(w, u, k, v, {});
-    const wkv_rows::Functions& rows = functions(k.scalar_type());
+    const wkv_rows::Functions& rows = wkv_functions(k.scalar_type());
     if (problem.some_safe())
       run_stages(problem,
                  {{rows.summarise, nullptr}, {nullptr, rows.carry}, {rows.forward, nullptr}},
@@ -251,7 +251,7 @@ BiWkvGradients bi_wkv_backward_cpu(const at::Tensor& w,
     using T = std::remove_pointer_t<decltype(type)>;
     using S = at::opmath_type<T>;
     const Problem<T> problem(w, u, k, v, gy);
-    const wkv_rows::Functions& rows = functions(k.scalar_type());
+    const wkv_rows::Functions& rows = wkv_functions(k.scalar_type());
     if (problem.some_safe())
       run_stages(problem,
                  {{rows.summarise, nullptr},

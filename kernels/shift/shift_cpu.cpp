@@ -17,7 +17,7 @@ constexpr int64_t kBlock = 64;
 // Elements that are worth a thread.
 constexpr int64_t kGrain = 16384;
 
-const shift_rows::Functions& functions(at::ScalarType type) {
+const shift_rows::Functions& shift_functions(at::ScalarType type) {
   static const shift_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? shift_rows::avx512()
                                           : cpu_isa() == CpuIsa::kAvx2 ? shift_rows::avx2()
                                                                        : shift_rows::portable();
@@ -103,7 +103,7 @@ std::vector<at::Tensor> q_shift_mix_cpu(const at::Tensor& x_in,
   for (int64_t m = 0; m < mixes.size(0); ++m) out.push_back(at::empty(x.sizes(), x.options()));
   if (x.numel() == 0) return out;
   const Plan plan(x, mixes, height, width, shift);
-  const shift_rows::Functions& rows = functions(x.scalar_type());
+  const shift_rows::Functions& rows = shift_functions(x.scalar_type());
   const int64_t tokens = x.size(1), image_bytes = tokens * x.size(2) * x.element_size();
   const int64_t grain = std::max<int64_t>(1, kGrain / x.size(2));
   at::parallel_for(0, x.size(0) * tokens, grain, [&](int64_t begin, int64_t end) {
@@ -156,7 +156,7 @@ std::tuple<at::Tensor, at::Tensor> q_shift_mix_backward_cpu(const at::Tensor& x_
   if (x.numel() == 0) return {gx, gmixes};
 
   const Plan plan(x, mixes, height, width, shift);
-  const shift_rows::Functions& rows = functions(x.scalar_type());
+  const shift_rows::Functions& rows = shift_functions(x.scalar_type());
   const int64_t tokens = x.size(1), image_bytes = tokens * x.size(2) * x.element_size();
   const int64_t blocks = (tokens + kBlock - 1) / kBlock;
   at::Tensor partial = at::zeros({x.size(0) * blocks, mixes.numel()}, mixes.options());

@@ -1,6 +1,6 @@
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "tests/support/test_data.h"
 #include "vision/core/safetensors.h"
@@ -29,7 +29,7 @@ TEST(Import, WritesASafetensorsFileOfTheCheckpointsWeights) {
                     HasSubstr("removed \"module.\" from 5 names"),
                     HasSubstr("5 tensors, 19 numbers")));
   const auto file = SafetensorsFile::open(out);
-  EXPECT_TRUE(torch::equal(file.tensor("conv.weight"), torch::arange(6.).view({2, 3})));
+  EXPECT_TRUE(at::equal(file.tensor("conv.weight"), at::arange(6.).view({2, 3})));
   EXPECT_EQ(file.metadata().at("imported_from"), "checkpoint.pth");
 }
 

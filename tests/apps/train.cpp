@@ -4,11 +4,11 @@
 #include <random>
 #include <thread>
 
+#include <ATen/ATen.h>
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 #include <sys/wait.h>
-#include <torch/torch.h>
 #include <unistd.h>
 
 #include "apps/engine/checkpoint.h"

@@ -1,7 +1,7 @@
 #include "datasets/augmentation.h"
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <torch/torch.h>
 
 #include "datasets/intensity.h"
 #include "tests/support/made_cases.h"

@@ -5,8 +5,8 @@
 #include <set>
 #include <thread>
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <torch/torch.h>
 
 #include "datasets/slice_batches.h"
 #include "tests/support/made_cases.h"

@@ -3,8 +3,8 @@
 
 #include <vector>
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "tests/kernels/reference.h"
 
@@ -91,7 +91,7 @@ Result run_blocks(const Row& row, int groups) {
 }
 
 at::Tensor tensor(const std::vector<double>& x) {
-  return torch::tensor(x, at::kDouble);
+  return at::tensor(x, at::kDouble);
 }
 
 template <bool kWide, class S>

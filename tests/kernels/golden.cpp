@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "kernels/bi_wkv/bi_wkv.h"
 #include "kernels/shift/shift.h"

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include "kernels/shift/shift.h"
 
@@ -15,14 +15,14 @@ inline at::Tensor bi_wkv_reference(const at::Tensor& w,
                                    const at::Tensor& k,
                                    const at::Tensor& v) {
   const int64_t tokens = k.size(1);
-  const at::Tensor at = torch::arange(tokens, torch::kDouble);
+  const at::Tensor at = at::arange(tokens, at::kDouble);
   const at::Tensor between = (at.unsqueeze(1) - at.unsqueeze(0)).abs() - 1;  // -1 on the diagonal
-  const at::Tensor self = torch::eye(tokens, torch::kDouble);
+  const at::Tensor self = at::eye(tokens, at::kDouble);
   const at::Tensor decay = -between * (1 - self) * w.to(at::kDouble).view({-1, 1, 1});
   const at::Tensor bonus = self * u.to(at::kDouble).view({-1, 1, 1});
   const at::Tensor keys = k.to(at::kDouble).transpose(1, 2).unsqueeze(2);     // [B,C,1,T]
   const at::Tensor values = v.to(at::kDouble).transpose(1, 2).unsqueeze(-1);  // [B,C,T,1]
-  const at::Tensor weights = torch::softmax(keys + decay + bonus, -1);
+  const at::Tensor weights = at::softmax(keys + decay + bonus, -1);
   return weights.matmul(values).squeeze(-1).transpose(1, 2);
 }
 
@@ -31,12 +31,12 @@ inline at::Tensor q_shift_reference(const at::Tensor& x,
                                     int64_t height,
                                     int64_t width,
                                     const QShift& shift = {}) {
-  using torch::indexing::Slice;
+  using at::indexing::Slice;
   const int64_t channels = x.size(2), s = shift.pixels;
   const int64_t head = shift.head_dim == 0 ? channels : shift.head_dim;
   const at::Tensor image =
       x.narrow(1, 0, height * width).transpose(1, 2).reshape({-1, channels, height, width});
-  const at::Tensor padded = torch::constant_pad_nd(image, {s, s, s, s});
+  const at::Tensor padded = at::constant_pad_nd(image, {s, s, s, s});
   const int64_t offset[5][2] = {{s, 0}, {s, 2 * s}, {0, s}, {2 * s, s}, {s, s}};
   std::vector<at::Tensor> parts;
   for (int64_t start = 0; start < channels; start += head)
@@ -50,8 +50,8 @@ inline at::Tensor q_shift_reference(const at::Tensor& x,
                                     Slice(offset[j][0], offset[j][0] + height),
                                     Slice(offset[j][1], offset[j][1] + width)}));
     }
-  const at::Tensor moved = torch::cat(parts, 1).flatten(2).transpose(1, 2);
-  return shift.class_token ? torch::cat({moved, x.narrow(1, height * width, 1)}, 1) : moved;
+  const at::Tensor moved = at::cat(parts, 1).flatten(2).transpose(1, 2);
+  return shift.class_token ? at::cat({moved, x.narrow(1, height * width, 1)}, 1) : moved;
 }
 
 /// max|a - b| / max|b|, in float64; infinite where a is not finite.

@@ -2,9 +2,9 @@
 
 #include <fstream>
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "models/weights/pickle_reader.h"
 #include "tests/support/test_data.h"
@@ -37,12 +37,12 @@ bool nothing_known(const std::string&) {
 
 void expect_the_tensors(const std::map<std::string, at::Tensor>& tensors) {
   ASSERT_EQ(tensors.size(), 5);
-  EXPECT_TRUE(torch::equal(tensors.at("conv.weight"), torch::arange(6.).view({2, 3})));
-  EXPECT_TRUE(torch::equal(tensors.at("conv.bias"), torch::tensor({0.5, -1.5})));
+  EXPECT_TRUE(at::equal(tensors.at("conv.weight"), at::arange(6.).view({2, 3})));
+  EXPECT_TRUE(at::equal(tensors.at("conv.bias"), at::tensor({0.5, -1.5})));
   EXPECT_EQ(tensors.at("steps").scalar_type(), at::kLong);
   EXPECT_EQ(tensors.at("steps").item<int64_t>(), 3);
-  EXPECT_TRUE(torch::equal(tensors.at("turned"), torch::arange(8.).view({2, 4}).t()));
-  EXPECT_TRUE(torch::equal(tensors.at("half"), torch::tensor({1.5, 2.5}).to(at::kHalf)));
+  EXPECT_TRUE(at::equal(tensors.at("turned"), at::arange(8.).view({2, 4}).t()));
+  EXPECT_TRUE(at::equal(tensors.at("half"), at::tensor({1.5, 2.5}).to(at::kHalf)));
 }
 
 TEST(PickleImport, FindsTheStateDictOfATrainingCheckpoint) {
@@ -153,7 +153,7 @@ TEST(PickleReader, CallsNothing) {
 
 ImportedWeights named(const std::vector<std::string>& names) {
   ImportedWeights weights;
-  for (const auto& name : names) weights.tensors[name] = torch::zeros({1});
+  for (const auto& name : names) weights.tensors[name] = at::zeros({1});
   return weights;
 }
 

@@ -1,10 +1,12 @@
 #include "models/rwkv_unet.h"
 
+#include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include <torch/nn/functional/padding.h>
+#include <torch/nn/options/padding.h>
 
 #include "models/cost.h"
 #include "models/weights/state_dict.h"
@@ -87,7 +89,7 @@ TEST(RwkvUnet, ComputesThePublishedOutput) {
   EXPECT_TRUE(load_state(*model, state, path.string()).accepted_unused.empty());
   model->eval();
   EXPECT_LE(deviation(model->forward(file.tensor("input")), file.tensor("output")), 2e-5);
-  const torch::NoGradGuard folds_the_norms;
+  const at::NoGradGuard folds_the_norms;
   EXPECT_LE(deviation(model->forward(file.tensor("input")), file.tensor("output")), 2e-5);
 }
 
@@ -96,7 +98,7 @@ TEST(RwkvUnet, AcceptsAnyHeightAndWidth) {
   model->eval();
   for (const auto& [height, width] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {5, 40}, {16, 16}, {33, 7}, {64, 48}}) {
-    const at::Tensor y = model->forward(torch::randn({2, 1, height, width}));
+    const at::Tensor y = model->forward(at::randn({2, 1, height, width}));
     EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, height, width}));
     EXPECT_TRUE(y.isfinite().all().item<bool>());
   }
@@ -105,7 +107,7 @@ TEST(RwkvUnet, AcceptsAnyHeightAndWidth) {
 TEST(RwkvUnet, PadsByReflectionAndCropsBack) {
   const auto model = small_model();
   model->eval();
-  const at::Tensor image = torch::randn({1, 1, 20, 25});
+  const at::Tensor image = at::randn({1, 1, 20, 25});
   const auto wide = torch::nn::functional::PadFuncOptions({0, 7, 0, 12}).mode(torch::kReflect);
   const at::Tensor padded = torch::nn::functional::pad(image, wide);
   const at::Tensor expected = model->forward(padded).slice(2, 0, 20).slice(3, 0, 25);
@@ -117,47 +119,47 @@ TEST(RwkvUnet, RepeatsASingleChannel) {
   load_state(*colour, state_of(*grey), "grey");
   grey->eval();
   colour->eval();
-  const at::Tensor image = torch::randn({1, 1, 32, 16});
-  EXPECT_TRUE(torch::equal(grey->forward(image), colour->forward(image.repeat({1, 3, 1, 1}))));
+  const at::Tensor image = at::randn({1, 1, 32, 16});
+  EXPECT_TRUE(at::equal(grey->forward(image), colour->forward(image.repeat({1, 3, 1, 1}))));
 }
 
 TEST(RwkvUnet, TakesAnyNumberOfChannelsAndRefusesAnother) {
   const auto model = small_model(5);
-  EXPECT_EQ(model->forward(torch::randn({2, 5, 16, 32})).size(1), 3);
+  EXPECT_EQ(model->forward(at::randn({2, 5, 16, 32})).size(1), 3);
   EXPECT_THAT(message_of([&] {
-                model->forward(torch::randn({1, 3, 16, 16}));
+                model->forward(at::randn({1, 3, 16, 16}));
               }),
               AllOf(HasSubstr("[1, 3, 16, 16]"), HasSubstr("[batch, 5, height, width]")));
-  EXPECT_THAT(message_of([&] { model->forward(torch::randn({5, 16, 16})); }), HasSubstr("batch"));
+  EXPECT_THAT(message_of([&] { model->forward(at::randn({5, 16, 16})); }), HasSubstr("batch"));
 }
 
 TEST(RwkvUnet, EvaluationWithoutGradientsGivesTheSame) {
   const auto model = small_model(
       1, "kernels = [3, 5, 7, 3]\nnorms = [\"batch\", \"layer\", \"none\", \"batch\"]\n");
   model->train();
-  for (int i = 0; i < 3; ++i) model->forward(torch::randn({4, 1, 32, 32}) * 2 + 1);  // statistics
+  for (int i = 0; i < 3; ++i) model->forward(at::randn({4, 1, 32, 32}) * 2 + 1);  // statistics
   model->eval();
   model->to(at::kDouble);
-  const at::Tensor image = torch::randn({2, 1, 32, 48}, at::kDouble);
+  const at::Tensor image = at::randn({2, 1, 32, 48}, at::kDouble);
   const at::Tensor expected = model->forward(image).detach();
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   EXPECT_LE(deviation(model->forward(image), expected), 1e-12);
 }
 
 TEST(RwkvUnet, LeavesItsInputAlone) {
   const auto model = small_model(3);
-  const at::Tensor image = torch::randn({2, 3, 16, 16}).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor image = at::randn({2, 3, 16, 16}).contiguous(at::MemoryFormat::ChannelsLast);
   const at::Tensor copy = image.clone();
   model->forward(image);
   model->eval();
-  const torch::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   model->forward(image);
-  EXPECT_TRUE(torch::equal(image, copy));
+  EXPECT_TRUE(at::equal(image, copy));
 }
 
 TEST(RwkvUnet, GivesEveryParameterAGradient) {
   const auto model = small_model();
-  model->forward(torch::randn({2, 1, 32, 32})).square().sum().backward();
+  model->forward(at::randn({2, 1, 32, 32})).square().sum().backward();
   for (const auto& parameter : model->named_parameters()) {
     ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
     EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
@@ -166,7 +168,7 @@ TEST(RwkvUnet, GivesEveryParameterAGradient) {
 
 TEST(RwkvUnet, RunsInBfloat16Autocast) {
   const auto model = small_model();
-  const at::Tensor image = torch::randn({2, 1, 32, 32});
+  const at::Tensor image = at::randn({2, 1, 32, 32});
   const auto autocast = [&] {
     at::autocast::set_autocast_enabled(at::kCPU, true);
     const at::Tensor logits = model->forward(image);
@@ -209,12 +211,12 @@ TEST(RwkvUnet, TheResolvedConfigurationBuildsTheSameModel) {
 TEST(RwkvUnet, WeightsThatDoNotFitAreListedTogether) {
   const auto model = small_model();
   auto state = state_of(*model);
-  state["stranger.weight"] = torch::zeros({2});
-  state["encoder.stage1.0.ln1.weight"] = torch::zeros({2});
+  state["stranger.weight"] = at::zeros({2});
+  state["encoder.stage1.0.ln1.weight"] = at::zeros({2});
   EXPECT_EQ(model->is_known_unused("encoder.stage1.0.ln1.weight"), true);
   state.erase("final_conv.bias");
-  state["ccm.ln1.weight"] = torch::zeros({3});
-  state["ccm.ln1.bias"] = torch::zeros({24}, at::kLong);
+  state["ccm.ln1.weight"] = at::zeros({3});
+  state["ccm.ln1.bias"] = at::zeros({24}, at::kLong);
   const std::string message = message_of([&] { load_state(*model, state, "file.safetensors"); });
   EXPECT_THAT(message,
               AllOf(HasSubstr("file.safetensors: "),
@@ -227,7 +229,7 @@ TEST(RwkvUnet, WeightsThatDoNotFitAreListedTogether) {
 TEST(RwkvUnet, AcceptsAndReportsUnusedPublishedNames) {
   const auto model = small_model();
   auto state = state_of(*model);
-  state["encoder.head.weight"] = torch::zeros({1000, 16});
+  state["encoder.head.weight"] = at::zeros({1000, 16});
   const auto report = load_state(*model, state, "file");
   EXPECT_EQ(report.accepted_unused, std::vector<std::string>{"encoder.head.weight"});
 }

@@ -6,6 +6,7 @@
 #include <map>
 #include <string_view>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/_unique.h>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>

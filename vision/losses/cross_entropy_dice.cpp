@@ -1,6 +1,6 @@
 #include "vision/losses/cross_entropy_dice.h"
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 namespace vireo {
 

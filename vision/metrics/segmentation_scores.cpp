@@ -8,6 +8,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/promote_types.h>
 
 #include "vision/metrics/surface_distance.h"
 

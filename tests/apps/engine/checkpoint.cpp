@@ -2,9 +2,9 @@
 
 #include <fstream>
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
 
 #include "apps/engine/trained_model.h"
 #include "models/weights/state_dict.h"

@@ -2,8 +2,9 @@
 
 #include <cmath>
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <torch/torch.h>
+#include <torch/optim/adamw.h>
 
 #include "models/weights/state_dict.h"
 #include "tests/support/tiny_model.h"

@@ -1,9 +1,9 @@
 #include "apps/engine/golden.h"
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
 
 #include "models/registry.h"
 #include "models/weights/state_dict.h"
@@ -28,9 +28,9 @@ class GoldenMaker {
     model_ = create_model(table, {.input_channels = 1, .class_count = 2});
     model_->train(training);
     for (auto& parameter : model_->parameters())
-      parameter.set_data((torch::randn_like(parameter, at::kDouble) * 64).round() / 256);
+      parameter.set_data((at::randn_like(parameter, at::kDouble) * 64).round() / 256);
     for (auto& buffer : model_->buffers())
-      if (buffer.is_floating_point()) buffer.set_data(torch::rand_like(buffer, at::kDouble) + 0.5);
+      if (buffer.is_floating_point()) buffer.set_data(at::rand_like(buffer, at::kDouble) + 0.5);
     golden_ = {{"config",
                 {{"class", published},
                  {"in_channels", 1},
@@ -45,8 +45,8 @@ class GoldenMaker {
 
   std::filesystem::path write() {
     store_parameters();
-    const at::Tensor input = torch::randn({2, 1, 16, 16}).to(at::kDouble).requires_grad_();
-    const at::Tensor weight = torch::randn({2, 2, 16, 16}).to(at::kDouble);
+    const at::Tensor input = at::randn({2, 1, 16, 16}).to(at::kDouble).requires_grad_();
+    const at::Tensor weight = at::randn({2, 2, 16, 16}).to(at::kDouble);
     const at::Tensor output = model_->forward(input);
     (output * weight).sum().backward();
     tensors_["input"] = input.detach().to(at::kFloat);
@@ -63,7 +63,7 @@ class GoldenMaker {
       tensors_["grad_sample/" + item.key()] =
           g.slice(0, 0, c10::nullopt, step).slice(0, 0, 512).to(at::kFloat).clone();
       tensors_["grad_stat/" + item.key()] =
-          torch::stack({g.sum(), g.abs().sum(), g.norm(), g.abs().max()});
+          at::stack({g.sum(), g.abs().sum(), g.norm(), g.abs().max()});
     }
     for (const auto& item : model_->named_buffers())
       if (model_->is_training()) tensors_["after/" + item.key()] = item.value();
@@ -84,7 +84,7 @@ class GoldenMaker {
         tensors_["param/" + name] = stored.to(whole ? stored.scalar_type() : at::kFloat).clone();
       } else {
         tensors_["param_q8/" + name] = (stored * 256).to(at::kChar);
-        tensors_["param_scale/" + name] = torch::tensor(1.0F / 256);
+        tensors_["param_scale/" + name] = at::tensor(1.0F / 256);
       }
     }
   }
@@ -114,7 +114,7 @@ TEST(Golden, ComparesRunningStatisticsInTraining) {
 
 TEST(Golden, SeesOneChangedParameter) {
   GoldenMaker maker("RWKV_UNet_T", "rwkv_unet_t", false);
-  maker.changes()["decoder4.proj.norm.bias"] = torch::zeros({24}, at::kDouble);
+  maker.changes()["decoder4.proj.norm.bias"] = at::zeros({24}, at::kDouble);
   const auto report = verify_golden_file(maker.write(), Precision::kFloat32);
   EXPECT_FALSE(report.passed());
   EXPECT_FALSE(report.comparisons.front().passed());
@@ -125,7 +125,7 @@ TEST(Golden, MissingParametersAreListed) {
   const json golden = {
       {"config", {{"class", "RWKV_UNet_T"}, {"num_classes", 2}, {"input_shape", {1, 1, 16, 16}}}},
       {"mode", "eval"}};
-  write_safetensors(path, {{"input", torch::zeros({1})}}, {{"golden", golden.dump()}});
+  write_safetensors(path, {{"input", at::zeros({1})}}, {{"golden", golden.dump()}});
   try {
     verify_golden_file(path, Precision::kFloat32);
     FAIL() << "no error";
@@ -155,15 +155,15 @@ TEST(Golden, FilesThatAreNoGoldenFilesAreRefused) {
 }
 
 TEST(Comparison, NeverPassesWhatIsNotFiniteOrOfAnotherShape) {
-  const at::Tensor one = torch::ones({2});
+  const at::Tensor one = at::ones({2});
   EXPECT_TRUE(compare("", "", one, one, 0).passed());
   EXPECT_FALSE(compare("", "", one / 0, one / 0, 1).passed());
   EXPECT_FALSE(compare("", "", one * NAN, one, 1).passed());
   EXPECT_FALSE(compare("", "", at::Tensor(), one, 1).passed());
-  EXPECT_THAT(compare("", "", torch::ones({3}), one, 1).problem, HasSubstr("found [3]"));
+  EXPECT_THAT(compare("", "", at::ones({3}), one, 1).problem, HasSubstr("found [3]"));
   EXPECT_TRUE(compare_number("", "", NAN, NAN, 0).passed());
   EXPECT_FALSE(compare_number("", "", 1, NAN, 1).passed());
-  EXPECT_FALSE(compare("", "", one * 1e-3, torch::zeros({2}), 1e-4).passed());
+  EXPECT_FALSE(compare("", "", one * 1e-3, at::zeros({2}), 1e-4).passed());
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 #include <csignal>
 #include <fstream>
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <torch/torch.h>
 
 #include "apps/engine/checkpoint.h"
 #include "apps/engine/segmentation_task.h"

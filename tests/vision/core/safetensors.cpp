@@ -3,9 +3,9 @@
 #include <cstring>
 #include <fstream>
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
 
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
@@ -66,11 +66,11 @@ TEST_F(Safetensors, ReadsBackWhatWasWritten) {
                           at::kChar,
                           at::kByte,
                           at::kBool})
-    tensors[at::toString(type)] = (torch::rand({3, 5}) * 100 - 50).to(type);
-  tensors["scalar"] = torch::tensor(4.5);
-  tensors["empty"] = torch::zeros({2, 0, 3});
-  tensors["turned"] = torch::rand({4, 6}).t();
-  tensors["näme \"quoted\"\n"] = torch::rand({7});
+    tensors[at::toString(type)] = (at::rand({3, 5}) * 100 - 50).to(type);
+  tensors["scalar"] = at::tensor(4.5);
+  tensors["empty"] = at::zeros({2, 0, 3});
+  tensors["turned"] = at::rand({4, 6}).t();
+  tensors["näme \"quoted\"\n"] = at::rand({7});
   write_safetensors(path_, tensors, {{"who", "me"}, {"json", "{\"a\":1}"}});
 
   const auto read = SafetensorsFile::open(path_);
@@ -81,16 +81,15 @@ TEST_F(Safetensors, ReadsBackWhatWasWritten) {
     ASSERT_TRUE(read.contains(name)) << name;
     EXPECT_EQ(read.tensor(name).scalar_type(), tensor.scalar_type()) << name;
     EXPECT_EQ(read.tensor(name).sizes(), tensor.sizes()) << name;
-    EXPECT_TRUE(torch::equal(read.tensor(name), tensor)) << name;
+    EXPECT_TRUE(at::equal(read.tensor(name), tensor)) << name;
   }
   EXPECT_FALSE(read.contains("other"));
   EXPECT_THROW(read.tensor("other"), DataError);
 }
 
 TEST_F(Safetensors, WritesTheSameBytesForTheSameTensors) {
-  const std::map<std::string, at::Tensor> tensors = {{"b", torch::ones({3}, at::kByte)},
-                                                     {"a", torch::ones({2})},
-                                                     {"c", torch::ones({1}, at::kDouble)}};
+  const std::map<std::string, at::Tensor> tensors = {
+      {"b", at::ones({3}, at::kByte)}, {"a", at::ones({2})}, {"c", at::ones({1}, at::kDouble)}};
   write_safetensors(path_, tensors, {{"z", "1"}, {"y", "2"}});
   const std::string first = read_text(path_);
   write_safetensors(path_, tensors, {{"y", "2"}, {"z", "1"}});
@@ -101,7 +100,7 @@ TEST_F(Safetensors, WritesTheSameBytesForTheSameTensors) {
 }
 
 TEST_F(Safetensors, TensorsOutliveTheFileObjectAndShareItsMemory) {
-  write_safetensors(path_, {{"a", torch::arange(1000)}});
+  write_safetensors(path_, {{"a", at::arange(1000)}});
   at::Tensor first, second;
   {
     const auto read = SafetensorsFile::open(path_);
@@ -110,7 +109,7 @@ TEST_F(Safetensors, TensorsOutliveTheFileObjectAndShareItsMemory) {
   }
   fs::remove(path_);
   EXPECT_EQ(first.const_data_ptr(), second.const_data_ptr());
-  EXPECT_TRUE(torch::equal(first, torch::arange(1000)));
+  EXPECT_TRUE(at::equal(first, at::arange(1000)));
 }
 
 TEST_F(Safetensors, CopiesDataThatIsNotAligned) {
@@ -240,7 +239,7 @@ TEST_F(Safetensors, RefusesHolesOverlapsTruncationAndTrailingBytes) {
 }
 
 TEST_F(Safetensors, RefusesEveryTruncationOfAGoodFile) {
-  write_safetensors(path_, {{"a", torch::rand({3})}, {"b", torch::ones({5}, at::kByte)}});
+  write_safetensors(path_, {{"a", at::rand({3})}, {"b", at::ones({5}, at::kByte)}});
   const std::string whole = read_text(path_);
   for (size_t length = 0; length < whole.size(); ++length)
     EXPECT_THAT(refusal(file(whole.substr(0, length))), StartsWith(path_.string() + ": "))
@@ -248,7 +247,7 @@ TEST_F(Safetensors, RefusesEveryTruncationOfAGoodFile) {
 }
 
 TEST_F(Safetensors, SurvivesEveryBitFlipOfAGoodHeader) {
-  write_safetensors(path_, {{"a", torch::rand({3})}, {"b", torch::ones({5}, at::kByte)}});
+  write_safetensors(path_, {{"a", at::rand({3})}, {"b", at::ones({5}, at::kByte)}});
   const std::string whole = read_text(path_);
   for (size_t at = 0; at + 17 < whole.size(); ++at)
     for (int bit = 0; bit < 8; ++bit) {
@@ -272,9 +271,9 @@ TEST_F(Safetensors, TheWriterRefusesWhatTheFormatCannotHold) {
     }
     return "(no error)";
   };
-  EXPECT_THAT(message({{"z", torch::zeros({1}, at::kComplexFloat)}}), HasSubstr("ComplexFloat"));
-  EXPECT_THAT(message({{"__metadata__", torch::zeros({1})}}), HasSubstr("cannot be named"));
-  EXPECT_THAT(message({{"\xff", torch::zeros({1})}}), HasSubstr("not valid UTF-8"));
+  EXPECT_THAT(message({{"z", at::zeros({1}, at::kComplexFloat)}}), HasSubstr("ComplexFloat"));
+  EXPECT_THAT(message({{"__metadata__", at::zeros({1})}}), HasSubstr("cannot be named"));
+  EXPECT_THAT(message({{"\xff", at::zeros({1})}}), HasSubstr("not valid UTF-8"));
   EXPECT_THAT(message({{"a", at::Tensor()}}), HasSubstr("is undefined"));
   EXPECT_FALSE(fs::exists(path_));
 }

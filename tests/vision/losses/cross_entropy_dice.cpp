@@ -1,8 +1,8 @@
 #include "vision/losses/cross_entropy_dice.h"
 
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
 
 #include "tests/support/test_data.h"
 #include "vision/core/safetensors.h"
