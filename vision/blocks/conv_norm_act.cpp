@@ -7,6 +7,7 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 
+#include "kernels/depthwise/depthwise.h"
 #include "vision/blocks/observe.h"
 
 namespace vireo {
@@ -62,12 +63,19 @@ at::Tensor ConvNormActImpl::folded(const at::Tensor& x) {
       x, weight, bias, {options.stride, options.stride}, {pad, pad}, {1, 1}, options.groups);
 }
 
+at::Tensor ConvNormActImpl::convolved(const at::Tensor& x) {
+  const bool depthwise = options.groups == options.in && options.groups == options.out;
+  if (!depthwise) return conv->forward(x);
+  return depthwise_conv2d(
+      x, conv->weight, options.stride, (options.kernel - options.stride + 1) / 2);
+}
+
 at::Tensor ConvNormActImpl::forward(const at::Tensor& x) {
   at::Tensor y;
   if (batch_norm && !is_training() && !at::GradMode::is_enabled()) {
     y = folded(x);
   } else {
-    y = run(conv, x);
+    y = observed(*conv, convolved(x));
     if (batch_norm) y = run(batch_norm, y);
     if (layer_norm) y = layer_norm(y);
   }

@@ -53,6 +53,7 @@ struct ConvNormActImpl : torch::nn::Module {
 
  private:
   at::Tensor folded(const at::Tensor& x);
+  at::Tensor convolved(const at::Tensor& x);
 };
 TORCH_MODULE(ConvNormAct);
 

@@ -1,0 +1,152 @@
+#include "kernels/depthwise/depthwise.h"
+
+#include <algorithm>
+
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels/cpu_isa.h"
+#include "kernels/depthwise/depthwise_rows.h"
+
+namespace vireo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Rows of outputs whose sums are kept apart: fixed, so that sums do not depend on the number of
+// threads.
+constexpr int64_t kParts = 16;
+constexpr int64_t kRowsPerPart = 8;
+
+const depthwise_rows::Table& rows() {
+  static const depthwise_rows::Table& table =
+      cpu_isa() == CpuIsa::kAvx512 ? depthwise_rows::avx512()
+      : cpu_isa() == CpuIsa::kAvx2 ? depthwise_rows::avx2()
+                                   : depthwise_rows::portable();
+  return table;
+}
+
+at::Tensor convolved(const at::Tensor& x,
+                     const at::Tensor& weight,
+                     int64_t stride,
+                     int64_t padding) {
+  return at::conv2d(
+      x, weight, {}, {stride, stride}, {padding, padding}, {1, 1}, /*groups=*/weight.size(0));
+}
+
+/// x and gy channels-last -> [C,1,K,K].
+at::Tensor weight_gradient(
+    const at::Tensor& x, const at::Tensor& gy, int64_t kernel, int64_t stride, int64_t padding) {
+  const int64_t channels = x.size(1), taps = kernel * kernel;
+  const depthwise_rows::Job job{x.size(2),
+                                x.size(3),
+                                gy.size(2),
+                                gy.size(3),
+                                channels,
+                                padding,
+                                static_cast<int>(kernel),
+                                static_cast<int>(stride)};
+  const int64_t all_rows = gy.size(0) * gy.size(2);
+  const int64_t parts = std::clamp<int64_t>(all_rows / kRowsPerPart, 1, kParts);
+  const int64_t lanes = rows().lanes, blocks = (channels + lanes - 1) / lanes;
+  at::Tensor partial = at::empty({parts, taps, channels}, x.options());
+  const float* x_data = x.const_data_ptr<float>();
+  const float* gy_data = gy.const_data_ptr<float>();
+  float* sums = partial.mutable_data_ptr<float>();
+  at::parallel_for(0, parts * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t part = i / blocks;
+      rows().weight_gradient(job,
+                             x_data,
+                             gy_data,
+                             sums + part * taps * channels,
+                             part * all_rows / parts,
+                             (part + 1) * all_rows / parts,
+                             i % blocks);
+    }
+  });
+  return partial.sum(0).t().contiguous().view({channels, 1, kernel, kernel});
+}
+
+at::Tensor input_gradient(const at::Tensor& x,
+                          const at::Tensor& weight,
+                          const at::Tensor& gy,
+                          int64_t stride,
+                          int64_t padding) {
+  const int64_t kernel = weight.size(2);
+  // With stride 1 it is a convolution too, with the taps turned round.
+  if (stride == 1 && padding < kernel)
+    return convolved(gy, weight.flip({2, 3}), 1, kernel - 1 - padding);
+  return std::get<0>(at::convolution_backward(gy,
+                                              x,
+                                              weight,
+                                              at::OptionalIntArrayRef(),
+                                              {stride, stride},
+                                              {padding, padding},
+                                              {1, 1},
+                                              /*transposed=*/false,
+                                              {0, 0},
+                                              /*groups=*/weight.size(0),
+                                              {true, false, false}));
+}
+
+struct DepthwiseFunction : torch::autograd::Function<DepthwiseFunction> {
+  static at::Tensor forward(AutogradContext* context,
+                            const at::Tensor& x,
+                            const at::Tensor& weight,
+                            int64_t stride,
+                            int64_t padding) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    context->save_for_backward({x, weight});
+    context->saved_data["stride"] = stride;
+    context->saved_data["padding"] = padding;
+    return convolved(x, weight, stride, padding);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    TORCH_CHECK(!at::GradMode::is_enabled(),
+                "depthwise_conv2d: differentiable once; a gradient of its gradient was asked for");
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const int64_t stride = context->saved_data["stride"].toInt();
+    const int64_t padding = context->saved_data["padding"].toInt();
+    const at::Tensor gy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    at::Tensor gx, gweight;
+    if (context->needs_input_grad(0)) gx = input_gradient(x, weight, gy, stride, padding);
+    if (context->needs_input_grad(1))
+      gweight = weight_gradient(x, gy, weight.size(2), stride, padding);
+    return {gx, gweight, {}, {}};
+  }
+};
+
+bool has_own_backward(const at::Tensor& x, const at::Tensor& weight, int64_t stride) {
+  if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) return false;
+  if (at::autocast::is_autocast_enabled(at::kCPU) || !x.is_cpu() || !weight.is_cpu()) return false;
+  if (x.scalar_type() != at::kFloat || weight.scalar_type() != at::kFloat) return false;
+  if (x.dim() != 4 || weight.dim() != 4 || x.size(1) != weight.size(0) || weight.size(1) != 1 ||
+      weight.size(2) != weight.size(3) || x.numel() == 0)
+    return false;
+  const int64_t kernel = weight.size(2);
+  return (kernel == 3 || kernel == 5 || kernel == 7 || kernel == 9) &&
+         (stride == 1 || stride == 2) && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+}  // namespace
+
+at::Tensor depthwise_conv2d(const at::Tensor& x,
+                            const at::Tensor& weight,
+                            int64_t stride,
+                            int64_t padding) {
+  if (has_own_backward(x, weight, stride))
+    return DepthwiseFunction::apply(x, weight, stride, padding);
+  return convolved(x, weight, stride, padding);
+}
+
+}  // namespace vireo

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+namespace vireo {
+
+/// Depthwise 2-D convolution: x [B,C,H,W] with weight [C,1,K,K], no bias, zeros beyond the border.
+/// The same as at::conv2d with C groups, on every device and type; where gradients are wanted of
+/// channels-last float32 maps on the CPU with K = 3, 5, 7 or 9 and stride 1 or 2, the backward pass
+/// is Vireo's own: differentiable once, and its weight gradient does not depend on the number of
+/// threads.
+at::Tensor depthwise_conv2d(const at::Tensor& x,
+                            const at::Tensor& weight,
+                            int64_t stride,
+                            int64_t padding);
+
+}  // namespace vireo

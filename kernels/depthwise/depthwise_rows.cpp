@@ -1,0 +1,164 @@
+#include "kernels/depthwise/depthwise_rows.h"
+
+#include "kernels/cpu_simd.h"
+
+// Compiled once per instruction set, VIREO_ISA being the function that returns its table.
+namespace vireo::depthwise_rows {
+namespace {
+
+constexpr int64_t kLanes = Simd<float>::kLanes;
+// Rows whose pixels stay in the first-level cache while every row of taps passes over them.
+constexpr int64_t kRows = 8;
+// Output pixels that share the inputs they read.
+constexpr int kColumns = 4;
+
+using V = Vector<float>;
+
+/// Reads `count` channels: all lanes where kAll says so.
+template <bool kAll>
+struct Lanes {
+  int count;
+  V get(const float* from) const {
+    if constexpr (kAll) return load(from);
+    return load_some<float>(from, count);
+  }
+};
+
+/// One row of taps over one output row. `in` is the input row that these taps read.
+template <int kKernel, int kStride, bool kAll>
+inline void add_row(
+    const Job& job, Lanes<kAll> lanes, const float* in, const float* gy, V (&sums)[kKernel]) {
+  const int64_t channels = job.channels, pad = job.padding;
+  const auto at_border = [&](int64_t x) {
+    const V g = lanes.get(gy + x * channels);
+    for (int tap = 0; tap < kKernel; ++tap) {
+      const int64_t from = x * kStride + tap - pad;
+      if (from >= 0 && from < job.width) sums[tap] += g * lanes.get(in + from * channels);
+    }
+  };
+  // Output columns whose taps all lie inside.
+  const int64_t room = job.width - kKernel + pad;
+  int64_t begin = (pad + kStride - 1) / kStride, end = room < 0 ? 0 : room / kStride + 1;
+  begin = begin < job.out_width ? begin : job.out_width;
+  end = end < job.out_width ? end : job.out_width;
+  end = end < begin ? begin : end;
+
+  for (int64_t x = 0; x < begin; ++x) at_border(x);
+  int64_t x = begin;
+  if constexpr (kStride == 1) {
+    for (; x + kColumns <= end; x += kColumns) {
+      V g[kColumns];
+#pragma GCC unroll 4
+      for (int i = 0; i < kColumns; ++i) g[i] = lanes.get(gy + (x + i) * channels);
+      const float* from = in + (x - pad) * channels;
+#pragma GCC unroll 12
+      for (int j = 0; j < kKernel + kColumns - 1; ++j) {
+        const V value = lanes.get(from + j * channels);
+#pragma GCC unroll 4
+        for (int i = 0; i < kColumns; ++i)
+          if (j >= i && j - i < kKernel) sums[j - i] += g[i] * value;
+      }
+    }
+  }
+  for (; x < end; ++x) {
+    const V g = lanes.get(gy + x * channels);
+    const float* from = in + (x * kStride - pad) * channels;
+#pragma GCC unroll 9
+    for (int tap = 0; tap < kKernel; ++tap) sums[tap] += g * lanes.get(from + tap * channels);
+  }
+  for (; x < job.out_width; ++x) at_border(x);
+}
+
+template <int kKernel, int kStride, bool kAll>
+void add_rows(const Job& job,
+              Lanes<kAll> lanes,
+              const float* x,
+              const float* gy,
+              V (&sums)[kKernel][kKernel],
+              int64_t first,
+              int64_t last) {
+  const int64_t channels = job.channels;
+  for (; first < last; first += kRows) {
+    const int64_t stop = first + kRows < last ? first + kRows : last;
+    for (int row_of_taps = 0; row_of_taps < kKernel; ++row_of_taps) {
+      V added[kKernel];
+      for (int tap = 0; tap < kKernel; ++tap) added[tap] = sums[row_of_taps][tap];
+      for (int64_t row = first; row < stop; ++row) {
+        const int64_t image = row / job.out_height, y = row % job.out_height;
+        const int64_t from = y * kStride + row_of_taps - job.padding;
+        if (from < 0 || from >= job.height) continue;
+        add_row<kKernel, kStride, kAll>(job,
+                                        lanes,
+                                        x + (image * job.height + from) * job.width * channels,
+                                        gy + row * job.out_width * channels,
+                                        added);
+      }
+      for (int tap = 0; tap < kKernel; ++tap) sums[row_of_taps][tap] = added[tap];
+    }
+  }
+}
+
+template <int kKernel, int kStride>
+void of_lanes(const Job& job,
+              const float* x,
+              const float* gy,
+              float* out,
+              int64_t first,
+              int64_t last,
+              int64_t block) {
+  // The last block reads all lanes too where it can, and keeps what is its own.
+  const int64_t begin = block * kLanes, left = job.channels - begin;
+  const int64_t own = left < kLanes ? left : kLanes;
+  const int64_t read = left < kLanes && job.channels >= kLanes ? job.channels - kLanes : begin;
+  V sums[kKernel][kKernel] = {};
+  if (job.channels >= kLanes)
+    add_rows<kKernel, kStride>(job, Lanes<true>{}, x + read, gy + read, sums, first, last);
+  else
+    add_rows<kKernel, kStride>(job, Lanes<false>{static_cast<int>(own)}, x, gy, sums, first, last);
+  for (int tap = 0; tap < kKernel * kKernel; ++tap) {
+    const V sum = sums[tap / kKernel][tap % kKernel];
+    for (int64_t c = 0; c < own; ++c) out[tap * job.channels + begin + c] = sum[begin - read + c];
+  }
+}
+
+template <int kKernel>
+void of_stride(const Job& job,
+               const float* x,
+               const float* gy,
+               float* sums,
+               int64_t first,
+               int64_t last,
+               int64_t block) {
+  if (job.stride == 1)
+    of_lanes<kKernel, 1>(job, x, gy, sums, first, last, block);
+  else
+    of_lanes<kKernel, 2>(job, x, gy, sums, first, last, block);
+}
+
+void weight_gradient(const Job& job,
+                     const float* x,
+                     const float* gy,
+                     float* sums,
+                     int64_t first,
+                     int64_t last,
+                     int64_t block) {
+  switch (job.kernel) {
+    case 3:
+      return of_stride<3>(job, x, gy, sums, first, last, block);
+    case 5:
+      return of_stride<5>(job, x, gy, sums, first, last, block);
+    case 7:
+      return of_stride<7>(job, x, gy, sums, first, last, block);
+    default:
+      return of_stride<9>(job, x, gy, sums, first, last, block);
+  }
+}
+
+}  // namespace
+
+const Table& VIREO_ISA() {
+  static constexpr Table table{kLanes, weight_gradient};
+  return table;
+}
+
+}  // namespace vireo::depthwise_rows
