@@ -15,6 +15,11 @@ at::Device choose_device(const std::string& device);
 /// suits the machine.
 int64_t choose_batch_threads(int64_t asked, at::Device device);
 
+/// From now on this process keeps the memory it frees. A training step asks for the same blocks
+/// again and again; the C library would return the large ones each time and get them back page by
+/// page.
+void keep_freed_memory();
+
 /// While it lives, operators for which that is known to be safe run in bfloat16, if `on`.
 class Autocast {
  public:

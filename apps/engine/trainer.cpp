@@ -62,6 +62,7 @@ class Trainer {
             1, (task.batches_per_epoch() + config.accumulate - 1) / config.accumulate)) {}
 
   TrainingResult run() {
+    if (device_.is_cpu()) keep_freed_memory();
     if (fs::exists(latest()) || fs::exists(previous_checkpoint(latest()))) resume();
     write_text_atomically(run_.folder / "config.toml", run_.config_toml);
     rewrite_metrics(metrics(), state_.history);
