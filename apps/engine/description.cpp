@@ -110,7 +110,7 @@ std::string scalar_text(const std::string& name, const Description& value) {
   if (value.is_number_float()) {
     std::ostringstream text;
     text.precision(7);
-    text << value.get<double>();
+    text << value.get<double>() + 0.0;  // makes a negative zero a plain one
     return text.str();
   }
   if (value.is_number_integer()) return integer_text(name, value.get<int64_t>());

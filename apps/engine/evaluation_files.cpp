@@ -94,6 +94,9 @@ LabelDeclaration labels_from_file(const fs::path& path) {
 
 bool is_label_file(const fs::directory_entry& entry) {
   const std::string name = entry.path().filename().string();
+  // What `vireo predict` leaves beside its labels.
+  if (name == "preview.png" && fs::exists(entry.path().parent_path() / "statistics.json"))
+    return false;
   return entry.is_regular_file() && !name.starts_with(".") &&
          !image_extension(entry.path()).empty();
 }

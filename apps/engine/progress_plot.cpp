@@ -13,6 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kWidth = 560, kHeight = 320;
+constexpr Color kMeanColor{45, 48, 54};
 
 PlotSeries series(const json& history, const std::string& key, const std::string& name, int color) {
   PlotSeries s;
@@ -49,10 +50,11 @@ void draw_progress(const json& history, const std::filesystem::path& png) {
   for (const json& record : history)
     for (const auto& [key, value] : record.items())
       if (key.rfind("pseudo_dice/", 0) == 0) classes.insert(key);
-  int color = 2;
+  int color = 1;
   for (const std::string& key : classes)
     scores.push_back(series(history, key, key.substr(key.find('/') + 1), color++));
-  scores.push_back(series(history, "pseudo_dice", "mean", 1));
+  scores.push_back(series(history, "pseudo_dice", "mean", 0));
+  scores.back().color = kMeanColor;
   scores.back().width_px = 2.6;
   Plot score = plot("Pseudo-Dice on held-out slices", std::move(scores));
   score.y.high = 1;

@@ -74,6 +74,15 @@ TEST(EvaluateVerb, ScoresAFolderAndLeavesItsFiles) {
   EXPECT_TRUE(fs::exists(scratch / "out/results.csv"));
 }
 
+TEST(EvaluateVerb, LeavesThePictureOfAPredictionAside) {
+  const fs::path scratch = three_cases();
+  std::ofstream(scratch / "pred/statistics.json") << "{}";
+  std::ofstream(scratch / "pred/preview.png") << "no labels";
+  const auto result = evaluate(scratch);
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.errors, Not(HasSubstr("preview")));
+}
+
 TEST(EvaluateVerb, ReportIsOneFileThatNeedsNoNetwork) {
   const fs::path scratch = three_cases();
   write_image(scratch / "images/one_0000.nii.gz", at::rand({1, 6, 16, 16}), grid());

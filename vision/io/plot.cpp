@@ -9,7 +9,7 @@ namespace vireo {
 namespace {
 
 constexpr Color kInk{45, 48, 54}, kMuted{120, 124, 132}, kGrid{232, 234, 238};
-constexpr double kTextPx = 8, kTitlePx = 9.5;
+constexpr double kTextPx = 8, kTitlePx = 9.5, kTitleBaseline = 21;
 constexpr double kFine = 2;  // everything is drawn this much larger, then reduced
 
 // One axis: from values to a share 0..1 of its length.
@@ -92,7 +92,7 @@ void draw_axes(
   }
   canvas.draw_line(frame.left, frame.bottom, frame.right, frame.bottom, kMuted, kFine);
   canvas.draw_text(
-      frame.left, frame.top - 9 * kFine, plot.title, kTitlePx * kFine, kInk, Canvas::Align::kLeft);
+      frame.left, kTitleBaseline * kFine, plot.title, kTitlePx * kFine, kInk, Canvas::Align::kLeft);
   canvas.draw_text((frame.left + frame.right) / 2,
                    frame.bottom + (13 + 2 * kTextPx) * kFine,
                    plot.x.label,
@@ -126,21 +126,47 @@ void draw_series(
   finish_run();
 }
 
-void draw_legend(Canvas& canvas, const Plot& plot, const Frame& frame) {
-  double right = frame.right;
-  const double baseline = frame.top - 9 * kFine;
-  for (auto series = plot.series.rbegin(); series != plot.series.rend(); ++series) {
-    if (series->name.empty()) continue;
-    const double size = kTextPx * kFine;
-    canvas.draw_text(right, baseline, series->name, size, kInk, Canvas::Align::kRight);
-    right -= Canvas::text_width(series->name, size) + 5 * kFine;
-    canvas.draw_line(right - 14 * kFine,
-                     baseline - size / 2,
-                     right,
-                     baseline - size / 2,
-                     series->color,
-                     2 * kFine);
-    right -= 26 * kFine;
+constexpr double kLegendLine = 14, kLegendGap = 5, kLegendSpace = 12, kLegendRow = 14;
+
+using LegendRow = std::vector<const PlotSeries*>;
+
+double legend_width(const PlotSeries& series) {
+  return (kLegendLine + kLegendGap + kLegendSpace) * kFine +
+         Canvas::text_width(series.name, kTextPx * kFine);
+}
+
+double legend_width(const LegendRow& row) {
+  double width = 0;
+  for (const PlotSeries* series : row) width += legend_width(*series);
+  return width;
+}
+
+// One row, which goes beside the title where there is room; otherwise as many below it as it takes.
+std::vector<LegendRow> legend_rows(const Plot& plot, double width) {
+  std::vector<LegendRow> rows(1);
+  for (const PlotSeries& series : plot.series) {
+    if (series.name.empty()) continue;
+    if (!rows.back().empty() && legend_width(rows.back()) + legend_width(series) > width)
+      rows.emplace_back();
+    rows.back().push_back(&series);
+  }
+  return rows;
+}
+
+bool fits_beside_title(const Plot& plot, const std::vector<LegendRow>& rows, double width) {
+  return rows.size() == 1 &&
+         Canvas::text_width(plot.title, kTitlePx * kFine) + 20 * kFine + legend_width(rows[0]) <=
+             width;
+}
+
+void draw_legend(Canvas& canvas, const LegendRow& row, double left, double baseline) {
+  const double size = kTextPx * kFine, middle = baseline - size / 2;
+  for (const PlotSeries* series : row) {
+    const double end = left + kLegendLine * kFine;
+    canvas.draw_line(left, middle, end, middle, series->color, 2 * kFine);
+    canvas.draw_text(
+        end + kLegendGap * kFine, baseline, series->name, size, kInk, Canvas::Align::kLeft);
+    left += legend_width(*series);
   }
 }
 
@@ -182,13 +208,22 @@ Canvas draw_plot(const Plot& plot, int64_t width, int64_t height) {
   const auto fine = static_cast<int64_t>(kFine);
   Canvas canvas(width * fine, height * fine);
   const double label_px = plot.y.label.empty() ? 10 : 26;
-  const Frame frame{label_px * kFine + tick_width,
-                    30 * kFine,
-                    static_cast<double>(width) * kFine - 16 * kFine,
-                    static_cast<double>(height) * kFine - (plot.x.label.empty() ? 24 : 40) * kFine};
+  Frame frame{label_px * kFine + tick_width,
+              (kTitleBaseline + 9) * kFine,
+              static_cast<double>(width) * kFine - 16 * kFine,
+              static_cast<double>(height) * kFine - (plot.x.label.empty() ? 24 : 40) * kFine};
+  const std::vector<LegendRow> legend = legend_rows(plot, frame.right - frame.left);
+  if (fits_beside_title(plot, legend, frame.right - frame.left)) {
+    const double left = frame.right - legend_width(legend[0]) + kLegendSpace * kFine;
+    draw_legend(canvas, legend[0], left, kTitleBaseline * kFine);
+  } else {
+    for (const LegendRow& row : legend) {
+      draw_legend(canvas, row, frame.left, frame.top + 5 * kFine);
+      frame.top += kLegendRow * kFine;
+    }
+  }
   draw_axes(canvas, plot, frame, x, y);
   for (const PlotSeries& series : plot.series) draw_series(canvas, series, frame, x, y);
-  draw_legend(canvas, plot, frame);
   return canvas.resized(width, height);
 }
 

@@ -115,6 +115,26 @@ TEST(Plot, DrawsItsSeriesInsideItsFrame) {
   EXPECT_GT(red, 100);
 }
 
+TEST(Plot, PutsALegendThatIsTooLongBelowTheTitle) {
+  const auto red_rows = [](const std::vector<std::string>& names) {
+    Plot plot{"Dice of every class", {"epoch", {}, {}, false}, {"", {}, {}, false}, {}};
+    for (const std::string& name : names) plot.series.push_back({name, {}, {}, {200, 0, 0}, 2});
+    const Canvas canvas = draw_plot(plot, 300, 200);
+    int64_t beside = 0, below = 0;
+    for (int64_t y = 0; y < 80; ++y)
+      for (int64_t x = 0; x < 300; ++x)
+        if (canvas.pixel(x, y)[0] > canvas.pixel(x, y)[1] + 100) ++(y < 24 ? beside : below);
+    return std::pair(beside, below);
+  };
+  const auto [beside, nothing_below] = red_rows({"a", "b"});
+  EXPECT_GT(beside, 0);
+  EXPECT_EQ(nothing_below, 0);
+  const auto [nothing_beside, below] =
+      red_rows({"left kidney", "right kidney", "gall bladder", "stomach", "pancreas", "spleen"});
+  EXPECT_EQ(nothing_beside, 0);
+  EXPECT_GT(below, 0);
+}
+
 TEST(Plot, StandsEmptyAndConstantData) {
   Plot plot{"", {"", {}, {}, false}, {"", {}, {}, true}, {}};
   EXPECT_EQ(draw_plot(plot, 120, 90).width(), 120);
