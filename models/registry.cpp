@@ -1,6 +1,7 @@
 #include "models/registry.h"
 
 #include "models/rwkv_unet.h"
+#include "models/vision_rwkv.h"
 #include "vision/core/error.h"
 
 namespace vireo {
@@ -18,6 +19,17 @@ std::shared_ptr<Model> make_free_rwkv_unet(ConfigTable& table, const ModelShape&
   return std::make_shared<RwkvUnet>(RwkvUnetConfig::from_toml(table, shape, RwkvUnetConfig{}));
 }
 
+template <char size>
+std::shared_ptr<Model> make_vision_rwkv(ConfigTable& table, const ModelShape& shape) {
+  return std::make_shared<VisionRwkv>(
+      VisionRwkvConfig::from_toml(table, shape, VisionRwkvConfig::preset(size)));
+}
+
+std::shared_ptr<Model> make_free_vision_rwkv(ConfigTable& table, const ModelShape& shape) {
+  return std::make_shared<VisionRwkv>(
+      VisionRwkvConfig::from_toml(table, shape, VisionRwkvConfig{}));
+}
+
 struct Row {
   ModelEntry entry;
   Maker make;
@@ -29,6 +41,16 @@ const std::vector<Row>& table_of_models() {
       {{"rwkv_unet_s", "RWKV-UNet small, 9.7 M parameters"}, make_rwkv_unet<'S'>},
       {{"rwkv_unet_b", "RWKV-UNet base, 17.1 M parameters"}, make_rwkv_unet<'B'>},
       {{"rwkv_unet", "RWKV-UNet of your own dims, depths and expansions"}, make_free_rwkv_unet},
+      {{"vision_rwkv_t", "Vision-RWKV tiny, a classifier of 6.2 M parameters"},
+       make_vision_rwkv<'T'>},
+      {{"vision_rwkv_s", "Vision-RWKV small, a classifier of 23.8 M parameters"},
+       make_vision_rwkv<'S'>},
+      {{"vision_rwkv_b", "Vision-RWKV base, a classifier of 93.6 M parameters"},
+       make_vision_rwkv<'B'>},
+      {{"vision_rwkv_l", "Vision-RWKV large, a classifier of 330.1 M parameters, 384 px"},
+       make_vision_rwkv<'L'>},
+      {{"vision_rwkv", "Vision-RWKV of your own channels, depth and patch size"},
+       make_free_vision_rwkv},
   };
   return rows;
 }
