@@ -40,4 +40,22 @@ class Random {
   uint64_t state_ = 0x243F6A8885A308D3ULL;
 };
 
+/// Where `index` goes in a shuffled order of 0..count-1 that `key` decides, without storing it: a
+/// four-round Feistel network over the next power of four, walked until it lands inside.
+inline uint64_t shuffled_position(uint64_t index, uint64_t count, uint64_t key) {
+  int half = 1;
+  while ((uint64_t{1} << (2 * half)) < count) ++half;
+  const uint64_t mask = (uint64_t{1} << half) - 1;
+  do {
+    uint64_t left = index >> half, right = index & mask;
+    for (uint64_t round = 0; round < 4; ++round) {
+      const uint64_t next = left ^ (Random({key, round, right}).bits() & mask);
+      left = right;
+      right = next;
+    }
+    index = (left << half) | right;
+  } while (index >= count);
+  return index;
+}
+
 }  // namespace vireo

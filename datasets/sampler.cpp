@@ -5,27 +5,6 @@
 #include "vision/core/error.h"
 
 namespace vireo {
-namespace {
-
-// A permutation of 0..count-1 without storing it: a four-round Feistel network over the next power
-// of four, walked until it lands inside.
-uint64_t permuted(uint64_t index, uint64_t count, uint64_t key) {
-  int half = 1;
-  while ((uint64_t{1} << (2 * half)) < count) ++half;
-  const uint64_t mask = (uint64_t{1} << half) - 1;
-  do {
-    uint64_t left = index >> half, right = index & mask;
-    for (uint64_t round = 0; round < 4; ++round) {
-      const uint64_t next = left ^ (Random({key, round, right}).bits() & mask);
-      left = right;
-      right = next;
-    }
-    index = (left << half) | right;
-  } while (index >= count);
-  return index;
-}
-
-}  // namespace
 
 int64_t window_start(int64_t size, int64_t window, int64_t at) {
   if (size <= window) return -((window - size) / 2);
@@ -58,7 +37,7 @@ SliceSampler::Slice SliceSampler::in_shuffled_order(int64_t position) const {
   const auto count = static_cast<uint64_t>(slices_.size());
   const uint64_t pass = static_cast<uint64_t>(position) / count;
   const uint64_t index = static_cast<uint64_t>(position) % count;
-  return slices_[permuted(index, count, Random({seed_, 0x5EEDULL, pass}).bits())];
+  return slices_[shuffled_position(index, count, Random({seed_, 0x5EEDULL, pass}).bits())];
 }
 
 std::array<int64_t, 2> SliceSampler::size_of(const Slice& slice) const {

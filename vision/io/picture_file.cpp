@@ -82,13 +82,13 @@ StoredType type_of(const fs::path& path, int depth) {
   }
 }
 
-cv::Mat decode(const fs::path& path, const std::string& bytes) {
+cv::Mat decode(const fs::path& path, const std::string& bytes, int flags) {
   cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
   cv::Mat picture;
   try {
     const cv::Mat encoded(
         1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
-    picture = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
+    picture = cv::imdecode(encoded, flags);
   } catch (const cv::Exception& error) {
     throw DataError(path, "cannot be decoded; OpenCV says: " + error.err);
   }
@@ -121,10 +121,12 @@ void check_picture(const fs::path& path, const std::string& bytes) {
   if (bytes.starts_with("\xff\xd8")) check_jpeg(path, bytes);
 }
 
-StoredImage read_picture(const fs::path& path) {
+namespace {
+
+StoredImage read_decoded(const fs::path& path, int flags) {
   const std::string bytes = read_text(path, size_t{1} << 31);
   check_picture(path, bytes);
-  const cv::Mat picture = decode(path, bytes);
+  const cv::Mat picture = decode(path, bytes, flags);
   StoredImage image;
   image.type = type_of(path, picture.depth());
   image.components = picture.channels();
@@ -136,6 +138,16 @@ StoredImage read_picture(const fs::path& path) {
   for (int y = 0; y < picture.rows; ++y)
     std::memcpy(image.bytes.get() + static_cast<size_t>(y) * row, picture.ptr(y), row);
   return image;
+}
+
+}  // namespace
+
+StoredImage read_picture(const fs::path& path) {
+  return read_decoded(path, cv::IMREAD_UNCHANGED);
+}
+
+StoredImage read_upright_picture(const fs::path& path) {
+  return read_decoded(path, cv::IMREAD_ANYCOLOR | cv::IMREAD_ANYDEPTH);
 }
 
 void write_picture(const fs::path& path,

@@ -9,6 +9,10 @@ namespace vireo::io {
 /// dropped.
 StoredImage read_picture(const std::filesystem::path& path);
 
+/// The same for a photograph: turned upright as its EXIF orientation says. (Label maps lie on the
+/// pixels as stored, which is why read_picture leaves them so.)
+StoredImage read_upright_picture(const std::filesystem::path& path);
+
 /// Writes uint8 or uint16 values [y][x][components], 1 or 3 components, to `path` itself.
 void write_picture(const std::filesystem::path& path,
                    const void* values,

@@ -1,0 +1,125 @@
+#include "datasets/npz.h"
+
+#include <fstream>
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <zlib.h>
+
+#include "tests/support/test_data.h"
+#include "vision/core/atomic_file.h"
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+std::string little(uint32_t value, int bytes) {
+  std::string text;
+  for (int i = 0; i < bytes; ++i) text += static_cast<char>(value >> (8 * i));
+  return text;
+}
+
+std::string npy(const std::string& type, const std::string& shape, const std::string& data) {
+  std::string header =
+      "{'descr': '" + type + "', 'fortran_order': False, 'shape': " + shape + ", }";
+  header.resize(118, ' ');
+  return "\x93NUMPY" + std::string("\1\0", 2) + little(118, 2) + header + data;
+}
+
+std::string deflated(const std::string& bytes) {
+  std::string packed(bytes.size() + 100, '\0');
+  z_stream stream{};
+  deflateInit2(&stream, 6, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
+  stream.avail_out = static_cast<uInt>(packed.size());
+  deflate(&stream, Z_FINISH);
+  packed.resize(stream.total_out);
+  deflateEnd(&stream);
+  return packed;
+}
+
+fs::path archive(const std::string& array, bool pack, uint32_t stated_size = 0) {
+  const std::string data = pack ? deflated(array) : array;
+  const auto crc = static_cast<uint32_t>(
+      ::crc32(0, reinterpret_cast<const Bytef*>(array.data()), static_cast<uInt>(array.size())));
+  const std::string common =
+      little(20, 2) + little(0, 2) + little(pack ? 8 : 0, 2) + little(0, 4) + little(crc, 4) +
+      little(static_cast<uint32_t>(data.size()), 4) +
+      little(stated_size ? stated_size : static_cast<uint32_t>(array.size()), 4) + little(5, 2) +
+      little(0, 2);
+  const std::string local = "PK\3\4" + common + "a.npy" + data;
+  const std::string central = "PK\1\2" + little(20, 2) + common + little(0, 2) + little(0, 2) +
+                              little(0, 2) + little(0, 4) + little(0, 4) + "a.npy";
+  const std::string end = "PK\5\6" + little(0, 4) + little(1, 2) + little(1, 2) +
+                          little(static_cast<uint32_t>(central.size()), 4) +
+                          little(static_cast<uint32_t>(local.size()), 4) + little(0, 2);
+  const fs::path path = test::scratch_folder() / "made.npz";
+  write_text_atomically(path, local + central + end);
+  return path;
+}
+
+TEST(NpzFile, ReadsStoredAndDeflatedArrays) {
+  const std::string array = npy(
+      "<i2",
+      "(2, 3)",
+      little(1, 2) + little(2, 2) + little(3, 2) + little(4, 2) + little(5, 2) + little(0xffff, 2));
+  for (const bool pack : {false, true}) {
+    const NpzFile file = NpzFile::open(archive(array, pack));
+    EXPECT_EQ(file.names(), std::vector<std::string>{"a"});
+    const at::Tensor values = file.array("a");
+    EXPECT_EQ(values.sizes(), (at::IntArrayRef{2, 3}));
+    EXPECT_EQ(values[0][1].item<int64_t>(), 2);
+    EXPECT_EQ(values[1][2].item<int64_t>(), -1);
+  }
+  const NpzFile scalar = NpzFile::open(archive(npy("<u2", "()", little(0xffff, 2)), false));
+  EXPECT_EQ(scalar.array("a").item<int64_t>(), 65535);
+}
+
+TEST(NpzFile, RefusesWhatItsSizesOrTypesCannotBe) {
+  const auto read = [](const fs::path& path) { NpzFile::open(path).array("a"); };
+  EXPECT_THAT([&] { read(archive(npy("|u1", "(1000000, 1000000, 1000000)", "x"), true)); },
+              ThrowsMessage<DataError>(HasSubstr("fewer values than its shape says")));
+  EXPECT_THAT([&] { read(archive(npy("|u1", "(1,)", "x"), true, 0xf0000000)); },
+              ThrowsMessage<DataError>(HasSubstr("cannot be true")));
+  EXPECT_THAT([&] { read(archive(npy("|O", "(1,)", "x"), false)); },
+              ThrowsMessage<DataError>(HasSubstr("element type |O")));
+  EXPECT_THAT([&] { read(archive("nothing", false)); },
+              ThrowsMessage<DataError>(HasSubstr("is no NumPy array")));
+  EXPECT_THAT([&] { NpzFile::open(archive("x", false)).array("b"); },
+              ThrowsMessage<DataError>(HasSubstr("holds no array \"b\"")));
+}
+
+TEST(NpzFile, NoticesEveryCutAndAChangedByte) {
+  const fs::path path = archive(npy("|u1", "(300,)", std::string(300, 'v')), true);
+  const std::string whole = read_text(path);
+  for (size_t size = 0; size < whole.size(); size += 7) {
+    write_text_atomically(path, whole.substr(0, size));
+    EXPECT_THROW(NpzFile::open(path).array("a"), DataError) << size;
+  }
+  for (size_t at = 36; at < whole.size(); at += 5) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x55);
+    write_text_atomically(path, damaged);
+    try {
+      NpzFile::open(path).array("a");
+    } catch (const DataError&) {
+    }
+  }
+}
+
+TEST(NpzFile, ReadsMedMnist) {
+  VIREO_REQUIRE_REAL_DATA(path, "pneumoniamnist/pneumoniamnist.npz");
+  const NpzFile file = NpzFile::open(path);
+  const at::Tensor images = file.array("train_images"), labels = file.array("train_labels");
+  EXPECT_EQ(images.sizes(), (at::IntArrayRef{4708, 28, 28}));
+  EXPECT_EQ(labels.sum().item<int64_t>(), 3494);
+}
+
+}  // namespace
+}  // namespace vireo
