@@ -8,6 +8,7 @@
 #include "apps/engine/training_config.h"
 #include "apps/verbs.h"
 #include "datasets/prepare_dataset.h"
+#include "datasets/prepare_pictures.h"
 #include "vision/core/config_table.h"
 #include "vision/core/interrupt.h"
 #include "vision/core/log.h"
@@ -23,13 +24,24 @@ struct PreparationRequest {
   int64_t workers = -1;
 };
 
+PrepareReport run_preparation(const PreparationRequest& options, std::filesystem::path& cache) {
+  ConfigTable table = ConfigTable::from_file(options.config, options.overrides);
+  const std::filesystem::path run = run_folder(options.config, -1);
+  const InterruptGuard guard;
+  const auto prepare_with = [&](auto config, const auto& prepare) {
+    if (options.workers >= 0) config.workers = options.workers;
+    cache = config.cache;
+    return prepare(config, PrepareOptions{options.force});
+  };
+  if (table.choice("task", "segmentation", {"segmentation", "classification"}) == "classification")
+    return prepare_with(PictureDataConfig::from_table(table.table("data"), run), prepare_pictures);
+  return prepare_with(DataConfig::from_table(table.table("data"), run), prepare_dataset);
+}
+
 void prepare(const PreparationRequest& options) {
   set_log_quiet(options.quiet);
-  ConfigTable table = ConfigTable::from_file(options.config, options.overrides);
-  DataConfig config = DataConfig::from_table(table.table("data"), run_folder(options.config, -1));
-  if (options.workers >= 0) config.workers = options.workers;
-  const InterruptGuard guard;
-  const PrepareReport report = prepare_dataset(config, {options.force});
+  std::filesystem::path cache;
+  const PrepareReport report = run_preparation(options, cache);
   if (report.already_done) {
     log_info("already prepared; nothing in the data set or its configuration has changed");
   } else {
@@ -38,7 +50,7 @@ void prepare(const PreparationRequest& options) {
     log_info("prepared " + std::to_string(report.cases) + " cases" + kept + " in " +
              duration_text(report.seconds));
   }
-  std::cout << config.cache.string() << ": " << report.cases << " cases, " << report.folds
+  std::cout << cache.string() << ": " << report.cases << " cases, " << report.folds
             << (report.folds == 1 ? " fold" : " folds") << "\n";
 }
 
@@ -60,7 +72,9 @@ void add_prepare(CLI::App& app) {
   verb->footer(
       "Example:\n"
       "  vireo prepare configs/segmentation/msd_hippocampus/rwkv_unet_t.toml\n\n"
-      "Reads nnU-Net folders, Medical Segmentation Decathlon folders, and images/ with masks/.\n"
+      "Reads nnU-Net folders, Medical Segmentation Decathlon folders, and images/ with masks/; "
+      "for\n"
+      "classification folders of classes, tables (CSV), lists and MedMNIST archives.\n"
       "Every problem of the data set is listed at once. An interrupted run continues where it\n"
       "stopped; a finished one is not repeated unless files or configuration have changed.");
   verb->callback([options] { prepare(*options); });

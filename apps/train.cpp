@@ -8,19 +8,26 @@
 #include <CLI/CLI.hpp>
 
 #include "apps/engine/case_validation.h"
+#include "apps/engine/checkpoint.h"
+#include "apps/engine/classification_task.h"
 #include "apps/engine/device.h"
 #include "apps/engine/segmentation_task.h"
 #include "apps/engine/trainer.h"
 #include "apps/verbs.h"
 #include "datasets/data_config.h"
+#include "datasets/picture_data_config.h"
 #include "datasets/prepared_cache.h"
+#include "models/weights/pretrained.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
+#include "vision/core/safetensors.h"
 #ifdef VIREO_WITH_IO
 #include "apps/engine/progress_plot.h"
+#include "datasets/picture_reader.h"
 #include "datasets/prepare_dataset.h"
+#include "datasets/prepare_pictures.h"
 #endif
 
 namespace vireo {
@@ -38,10 +45,13 @@ struct TrainOptions {
 // Everything that the configuration says, checked as a whole before any work begins.
 struct Plan {
   ConfigTable table;
+  bool classifies = false;
   DataConfig data;
+  PictureDataConfig pictures;
   TrainingConfig training;
   ValidationConfig validation;
   SegmentationTask::Settings segmentation;
+  ClassificationTask::Settings classification;
   fs::path folder;
 };
 
@@ -49,14 +59,23 @@ Plan read_plan(const TrainOptions& options) {
   std::vector<std::string> overrides = options.overrides;
   if (options.fold >= 0) overrides.push_back("train.fold=" + std::to_string(options.fold));
   if (options.deterministic) overrides.push_back("train.deterministic=true");
-  Plan plan{ConfigTable::from_file(options.config, overrides), {}, {}, {}, {}, {}};
-  plan.table.choice("task", "segmentation", {"segmentation"});
-  plan.data = DataConfig::from_table(plan.table.table("data"), run_folder(options.config, -1));
+  Plan plan{ConfigTable::from_file(options.config, overrides)};
+  const fs::path run = run_folder(options.config, -1);
+  plan.classifies = plan.table.choice("task", "segmentation", {"segmentation", "classification"}) ==
+                    "classification";
   plan.training = TrainingConfig::from_config(plan.table.table("train"));
-  plan.validation = ValidationConfig::from_config(plan.table.table("validation"));
-  plan.segmentation = SegmentationTask::Settings::from_config(plan.table);
-  plan.segmentation.batches.seed = plan.training.seed;
-  plan.segmentation.validation_slices_per_case = plan.validation.slices_per_case;
+  if (plan.classifies) {
+    plan.pictures = PictureDataConfig::from_table(plan.table.table("data"), run);
+    plan.validation = ValidationConfig::from_config(plan.table.table("validation"));
+    plan.classification = ClassificationTask::Settings::from_config(plan.table);
+    plan.classification.batches.seed = plan.training.seed;
+  } else {
+    plan.data = DataConfig::from_table(plan.table.table("data"), run);
+    plan.validation = ValidationConfig::from_config(plan.table.table("validation"));
+    plan.segmentation = SegmentationTask::Settings::from_config(plan.table);
+    plan.segmentation.batches.seed = plan.training.seed;
+    plan.segmentation.validation_slices_per_case = plan.validation.slices_per_case;
+  }
   // The real shape is known only from the data; any will do to find mistakes in the table.
   ConfigTable model = plan.table.table("model");
   create_model(model, {3, 2});
@@ -66,22 +85,41 @@ Plan read_plan(const TrainOptions& options) {
   return plan;
 }
 
+#ifdef VIREO_WITH_IO
+// Where the raw data set has gone, a cache made from it still serves.
+template <typename Config, typename Prepare>
+void prepare_if_needed(const Config& data, const Prepare& prepare) {
+  if (!fs::exists(data.folder) && fs::exists(data.cache)) return;
+  const InterruptGuard guard;
+  if (!prepare(data, PrepareOptions{}).already_done) log_info("prepared " + data.cache.string());
+}
+#else
+void need_cache(const fs::path& cache) {
+  if (fs::exists(cache)) return;
+  throw DataError(cache,
+                  "there is no prepared cache, and this program was built without what reads raw "
+                  "images; run `vireo prepare` with a full build and copy its cache here, or give "
+                  "its place with --set data.cache=FOLDER");
+}
+#endif
+
 PreparedCache open_cache(const DataConfig& data) {
 #ifdef VIREO_WITH_IO
-  // Where the raw data set has gone, a cache made from it still serves.
-  if (fs::exists(data.folder) || !fs::exists(data.cache)) {
-    const InterruptGuard guard;
-    if (!prepare_dataset(data).already_done) log_info("prepared " + data.cache.string());
-  }
+  prepare_if_needed(data, prepare_dataset);
 #else
-  if (!fs::exists(data.cache))
-    throw DataError(
-        data.cache,
-        "there is no prepared cache, and this program was built without what reads raw "
-        "images; run `vireo prepare` with a full build and copy its cache here, or give "
-        "its place with --set data.cache=FOLDER");
+  need_cache(data.cache);
 #endif
   return PreparedCache::open(data.cache);
+}
+
+PictureSet open_pictures(const PictureDataConfig& data) {
+#ifdef VIREO_WITH_IO
+  prepare_if_needed(data, prepare_pictures);
+  return open_picture_cache(data.cache, read_classified_picture);
+#else
+  need_cache(data.cache);
+  return open_picture_cache(data.cache);
+#endif
 }
 
 std::vector<CachedCase> load(const PreparedCache& cache, const std::vector<std::string>& names) {
@@ -96,23 +134,37 @@ std::string percent(double share) {
   return text;
 }
 
-void train_model(const TrainOptions& options) {
-  set_log_quiet(options.quiet);
-  Plan plan = read_plan(options);
-  const at::Device device = choose_device(plan.training.device);
-  const PreparedCache cache = open_cache(plan.data);
-  const int64_t fold = plan.training.fold;
-  if (fold >= cache.fold_count())
-    throw UsageError("fold " + std::to_string(fold) +
-                     " does not exist: " + cache.folder().string() + " has " +
-                     std::to_string(cache.fold_count()) + ", numbered from 0");
-  const auto training = cache.training_cases(fold), held_out = cache.validation_cases(fold);
+void check_fold(int64_t fold, int64_t count, const fs::path& cache) {
+  if (fold >= count)
+    throw UsageError("fold " + std::to_string(fold) + " does not exist: " + cache.string() +
+                     " has " + std::to_string(count) + ", numbered from 0");
+}
 
-  SegmentationTask task(
-      cache.preparation(), load(cache, training), load(cache, held_out), plan.segmentation);
+void start_from(const fs::path& path, Model& model) {
+  std::map<std::string, at::Tensor> state;
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  const auto format = file.metadata().find("format");
+  if (format != file.metadata().end() && format->second == "vireo-checkpoint") {
+    Checkpoint checkpoint = read_checkpoint(path);
+    state =
+        checkpoint.average.empty() ? std::move(checkpoint.model) : std::move(checkpoint.average);
+  } else {
+    state = file.tensors();
+  }
+  const PretrainedReport report = load_pretrained(model, std::move(state), path.string());
+  std::string text = "starting from " + path.string();
+  for (const std::string& name : report.dropped) text += "\n  " + name + " starts anew";
+  for (const std::string& name : report.resized) text += "\n  " + name + " was resized";
+  log_info(text);
+}
+
+// Trains the task, whatever it is; `what` says on what.
+void run_training(const TrainOptions& options, Plan& plan, Task& task, const std::string& what) {
+  const at::Device device = choose_device(plan.training.device);
   at::manual_seed(plan.training.seed);
   ConfigTable model_table = plan.table.table("model");
   const std::shared_ptr<Model> model = create_model(model_table, task.model_shape());
+  if (!plan.training.pretrained.empty()) start_from(plan.training.pretrained, *model);
 
   TrainingRun run;
   run.folder = plan.folder;
@@ -127,22 +179,59 @@ void train_model(const TrainOptions& options) {
   log_info(
       "progress.png is not drawn: built without image files; the numbers are in metrics.jsonl");
 #endif
-  log_info("training on " + std::to_string(training.size()) + " cases, " +
-           std::to_string(task.batches_per_epoch()) + " batches per epoch, on " + device.str() +
-           "; " + std::to_string(held_out.size()) + " cases held out; files go to " +
-           plan.folder.string());
+  log_info("training on " + what + ", " + std::to_string(task.batches_per_epoch()) +
+           " batches per epoch, on " + device.str() + "; files go to " + plan.folder.string());
   const TrainingResult result = train(task, model, plan.training, plan.validation, run);
   log_info("trained " + std::to_string(result.epochs) + " epochs in " +
            duration_text(result.seconds) + " (" + percent(result.waiting_share) +
            " of it waiting for batches); " + result.reason);
-
   std::cout << best_checkpoint(plan.folder).string() << "\n";
+}
+
+void train_segmentation(const TrainOptions& options, Plan& plan) {
+  const PreparedCache cache = open_cache(plan.data);
+  const int64_t fold = plan.training.fold;
+  check_fold(fold, cache.fold_count(), cache.folder());
+  const auto training = cache.training_cases(fold), held_out = cache.validation_cases(fold);
+  SegmentationTask task(
+      cache.preparation(), load(cache, training), load(cache, held_out), plan.segmentation);
+  run_training(options,
+               plan,
+               task,
+               std::to_string(training.size()) + " cases (" + std::to_string(held_out.size()) +
+                   " held out)");
   if (plan.validation.whole_cases && !held_out.empty()) {
     const InterruptGuard guard;
-    const Summary summary = validate_cases(
-        best_checkpoint(plan.folder), cache, held_out, device, plan.folder / "validation");
+    const Summary summary = validate_cases(best_checkpoint(plan.folder),
+                                           cache,
+                                           held_out,
+                                           choose_device(plan.training.device),
+                                           plan.folder / "validation");
     std::cout << to_table(summary);
   }
+}
+
+void train_classification(const TrainOptions& options, Plan& plan) {
+  const PictureSet set = open_pictures(plan.pictures);
+  const int64_t fold = plan.training.fold;
+  check_fold(fold, set.fold_count(), plan.pictures.cache);
+  const auto training = set.training_items(fold), held_out = set.validation_items(fold);
+  ClassificationTask task(set, training, held_out, plan.classification);
+  run_training(options,
+               plan,
+               task,
+               std::to_string(training.size()) + " pictures of " +
+                   std::to_string(set.class_count()) + " classes (" +
+                   std::to_string(held_out.size()) + " held out)");
+}
+
+void train_model(const TrainOptions& options) {
+  set_log_quiet(options.quiet);
+  Plan plan = read_plan(options);
+  if (plan.classifies)
+    train_classification(options, plan);
+  else
+    train_segmentation(options, plan);
 }
 
 }  // namespace

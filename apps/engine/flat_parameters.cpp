@@ -63,6 +63,19 @@ FlatParameters::FlatParameters(Model& model) {
     }
 }
 
+std::vector<std::string> FlatParameters::trained_names() const {
+  std::vector<std::string> names;
+  for (const Place& place : places_)
+    if (!place.is_buffer) names.push_back(place.name);
+  return names;
+}
+
+void FlatParameters::set_rates(const std::map<std::string, double>& rate_of) {
+  rates = at::ones_like(values);
+  for (const Place& place : places_)
+    if (!place.is_buffer) part(rates, place.offset, place.sizes).fill_(rate_of.at(place.name));
+}
+
 std::map<std::string, at::Tensor> FlatParameters::named(const at::Tensor& from_values,
                                                         const at::Tensor& from_buffers) const {
   std::map<std::string, at::Tensor> state = others_;
@@ -96,11 +109,18 @@ void AdamW::step(FlatParameters& parameters, double learning_rate, double gradie
 
   if (!parameters.values.is_cpu()) {
     const at::Tensor gradient = parameters.gradients * gradient_scale;
-    parameters.values.narrow(0, 0, parameters.decayed).mul_(keep);
+    at::Tensor decayed = parameters.values.narrow(0, 0, parameters.decayed);
+    if (parameters.rates.defined())
+      decayed.mul_(1 - parameters.rates.narrow(0, 0, parameters.decayed) * (1 - keep));
+    else
+      decayed.mul_(keep);
     first_moment.lerp_(gradient, 1 - settings_.beta1);
     second_moment.mul_(settings_.beta2).addcmul_(gradient, gradient, 1 - settings_.beta2);
-    parameters.values.addcdiv_(
-        first_moment, second_moment.sqrt().mul_(root_correction).add_(settings_.epsilon), -rate);
+    const at::Tensor scale = second_moment.sqrt().mul_(root_correction).add_(settings_.epsilon);
+    if (parameters.rates.defined())
+      parameters.values.addcdiv_(first_moment * parameters.rates, scale, -rate);
+    else
+      parameters.values.addcdiv_(first_moment, scale, -rate);
     return;
   }
 
@@ -112,6 +132,21 @@ void AdamW::step(FlatParameters& parameters, double learning_rate, double gradie
   const auto b1 = static_cast<float>(settings_.beta1), b2 = static_cast<float>(settings_.beta2);
   const auto correction = static_cast<float>(root_correction);
   const auto epsilon = static_cast<float>(settings_.epsilon);
+  if (parameters.rates.defined()) {
+    const float* rates = parameters.rates.const_data_ptr<float>();
+    at::parallel_for(0, parameters.values.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const float g = gradient[i] * scale;
+        first[i] = b1 * first[i] + (1 - b1) * g;
+        second[i] = b2 * second[i] + (1 - b2) * g * g;
+        const float kept =
+            i < parameters.decayed ? 1 - rates[i] * static_cast<float>(1 - keep) : 1.f;
+        value[i] = kept * value[i] -
+                   rates[i] * step_rate * first[i] / (correction * std::sqrt(second[i]) + epsilon);
+      }
+    });
+    return;
+  }
   const auto update = [&](int64_t begin, int64_t end, float kept) {
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) {

@@ -24,6 +24,13 @@ class FlatParameters {
   at::Tensor gradients;  ///< float32 [n], zero at first; backward() adds to it
   at::Tensor buffers;    ///< float32 [m], may be empty
   int64_t decayed = 0;   ///< values[0..decayed) are subject to weight decay
+  /// Factors of the learning rate, float32 [n]; undefined: 1 for all.
+  at::Tensor rates;
+
+  /// Names of what is trained, in the order of `values`.
+  std::vector<std::string> trained_names() const;
+  /// Sets `rates` from a factor for each name.
+  void set_rates(const std::map<std::string, double>& rate_of);
 
   /// A state dictionary of the model with the vectors `values` and `buffers` in the places of its
   /// own; what is not floating-point is taken from the model. The result shares memory with both.

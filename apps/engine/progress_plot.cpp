@@ -1,5 +1,6 @@
 #include "apps/engine/progress_plot.h"
 
+#include <algorithm>
 #include <limits>
 #include <set>
 
@@ -56,7 +57,14 @@ void draw_progress(const json& history, const std::filesystem::path& png) {
   scores.push_back(series(history, "pseudo_dice", "mean", 0));
   scores.back().color = kMeanColor;
   scores.back().width_px = 2.6;
-  Plot score = plot("Pseudo-Dice on held-out slices", std::move(scores));
+  const bool classifies = std::any_of(
+      history.begin(), history.end(), [](const json& r) { return r.contains("auroc"); });
+  if (classifies)
+    scores = {series(history, "accuracy", "accuracy", 1),
+              series(history, "balanced_accuracy", "balanced", 2),
+              series(history, "auroc", "AUROC", 3)};
+  Plot score = plot(classifies ? "Scores of held-out pictures" : "Pseudo-Dice on held-out slices",
+                    std::move(scores));
   score.y.high = 1;
 
   Plot rate = plot("Learning rate", {series(history, "learning_rate", "", 1)});

@@ -12,6 +12,7 @@
 
 #include "apps/engine/checkpoint.h"
 #include "apps/engine/device.h"
+#include "apps/engine/layer_decay.h"
 #include "apps/engine/training_state.h"
 #include "datasets/random.h"
 #include "models/weights/state_dict.h"
@@ -63,6 +64,8 @@ class Trainer {
 
   TrainingResult run() {
     if (device_.is_cpu()) keep_freed_memory();
+    if (config_.layer_decay < 1)
+      parameters_.set_rates(layer_rates(parameters_.trained_names(), config_.layer_decay));
     if (fs::exists(latest()) || fs::exists(previous_checkpoint(latest()))) resume();
     write_text_atomically(run_.folder / "config.toml", run_.config_toml);
     rewrite_metrics(metrics(), state_.history);

@@ -22,6 +22,8 @@ TrainingConfig TrainingConfig::from_config(ConfigTable table) {
   c.checkpoint_minutes = table.number("checkpoint_minutes", c.checkpoint_minutes, 0.001, 1e6);
   c.threads = table.integer("threads", c.threads, -1, 256);
   c.ahead = table.integer("ahead", c.ahead, 1, 1000);
+  c.layer_decay = table.number("layer_decay", c.layer_decay, 0.01, 1);
+  c.pretrained = table.path("pretrained", "");
   c.schedule = Schedule::from_config(table);
   c.optimizer.weight_decay = table.number("weight_decay", c.optimizer.weight_decay, 0, 10);
   const auto betas = table.numbers("betas", {c.optimizer.beta1, c.optimizer.beta2}, 2);

@@ -29,6 +29,11 @@ struct TrainingConfig {
   double checkpoint_minutes = 10;  ///< also within an epoch; every epoch's end in any case
   int64_t threads = -1;            ///< that make batches; -1: chosen
   int64_t ahead = 6;               ///< batches made ahead
+  /// The learning rate falls by this factor from layer to layer towards the input; 1: it does not.
+  double layer_decay = 1;
+  /// Weights to start from (a checkpoint or another safetensors file of this network, made for any
+  /// classes); empty: at random.
+  std::filesystem::path pretrained;
   Schedule schedule;
   AdamW::Settings optimizer;
 
