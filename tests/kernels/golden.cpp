@@ -11,6 +11,7 @@
 
 #include "kernels/bi_wkv/bi_wkv.h"
 #include "kernels/shift/shift.h"
+#include "kernels/wkv6/wkv6.h"
 #include "tests/kernels/reference.h"
 #include "tests/support/test_data.h"
 #include "vision/core/safetensors.h"
@@ -160,6 +161,28 @@ void check_re_wkv(const SafetensorsFile& file) {
   EXPECT_GT(count, 0);
 }
 
+void check_wkv6(const SafetensorsFile& file) {
+  int count = 0;
+  for (const std::string& name : cases_of(file, "wkv6"))
+    for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+      SCOPED_TRACE(name + (type == at::kDouble ? " float64" : " float32"));
+      const Case c{file, name};
+      const at::Tensor r = c.leaf("r", type), k = c.leaf("k", type), v = c.leaf("v", type);
+      const at::Tensor w = c.leaf("w", type), u = c.leaf("u", type);
+      const at::Tensor y = wkv6(r, k, v, w, u);
+      y.backward(c.get("gy").to(type));
+      const double bound = type == at::kDouble ? 1e-12 : 1e-5;
+      expect_close(y, c.get("y"), bound, "y");
+      expect_close(r.grad(), c.get("gr"), bound, "gr");
+      expect_close(k.grad(), c.get("gk"), bound, "gk");
+      expect_close(v.grad(), c.get("gv"), bound, "gv");
+      expect_close(w.grad(), c.get("gw"), bound, "gw");
+      expect_close(u.grad(), c.get("gu"), bound, "gu");
+      ++count;
+    }
+  EXPECT_GT(count, 0);
+}
+
 SafetensorsFile kept() {
   return SafetensorsFile::open(test::repository_file("golden/operators.safetensors"));
 }
@@ -175,6 +198,9 @@ TEST(KeptCases, QShiftIsExact) {
 }
 TEST(KeptCases, BiWkvInRowsAndColumnsEqualsTheReference) {
   check_re_wkv(kept());
+}
+TEST(KeptCases, Wkv6EqualsTheReference) {
+  check_wkv6(SafetensorsFile::open(test::repository_file("golden/wkv6.safetensors")));
 }
 
 TEST(AllCases, BiWkvEqualsTheReference) {
@@ -192,6 +218,10 @@ TEST(AllCases, QShiftIsExact) {
 TEST(AllCases, BiWkvInRowsAndColumnsEqualsTheReference) {
   VIREO_REQUIRE_GOLDEN(path, "ops.safetensors");
   check_re_wkv(SafetensorsFile::open(path));
+}
+TEST(AllCases, Wkv6EqualsTheReference) {
+  VIREO_REQUIRE_GOLDEN(path, "ops.safetensors");
+  check_wkv6(SafetensorsFile::open(path));
 }
 
 }  // namespace

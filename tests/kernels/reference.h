@@ -54,6 +54,39 @@ inline at::Tensor q_shift_reference(const at::Tensor& x,
   return shift.class_token ? at::cat({moved, x.narrow(1, height * width, 1)}, 1) : moved;
 }
 
+/// One head's matrix state, token after token, from both ends. u [H,N].
+inline at::Tensor wkv6_reference(const at::Tensor& r,
+                                 const at::Tensor& k,
+                                 const at::Tensor& v,
+                                 const at::Tensor& w,
+                                 const at::Tensor& u,
+                                 bool causal = false) {
+  const int64_t batch = k.size(0), tokens = k.size(1), heads = u.size(0), n = u.size(1);
+  const auto by_token = [&](const at::Tensor& x) {
+    return x.to(at::kDouble).reshape({batch, tokens, heads, n}).unbind(1);
+  };
+  const auto rs = by_token(r), ks = by_token(k), vs = by_token(v);
+  const auto ds = by_token((-w.to(at::kDouble).exp()).exp());
+  std::vector<at::Tensor> ys(static_cast<size_t>(tokens));
+  for (size_t t = 0; t < ys.size(); ++t)
+    ys[t] = (rs[t] * u.to(at::kDouble) * ks[t]).sum(-1, true) * vs[t];
+  for (const bool from_left : {true, false}) {
+    if (causal && !from_left) continue;
+    at::Tensor state = at::zeros({batch, heads, n, n}, at::kDouble);
+    for (size_t i = 0; i < ys.size(); ++i) {
+      const size_t t = from_left ? i : ys.size() - 1 - i;
+      ys[t] = ys[t] + at::matmul(rs[t].unsqueeze(-2), state).squeeze(-2);
+      state = ds[t].unsqueeze(-1) * state + ks[t].unsqueeze(-1) * vs[t].unsqueeze(-2);
+    }
+  }
+  return at::stack(ys, 1).reshape(k.sizes());
+}
+
+/// What backward() left in a leaf; zeros where nothing depended on it.
+inline at::Tensor gradient_of(const at::Tensor& leaf) {
+  return leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf);
+}
+
 /// max|a - b| / max|b|, in float64; infinite where a is not finite.
 inline double deviation(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.detach().to(at::kDouble), y = b.detach().to(at::kDouble);

@@ -1,0 +1,277 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include "kernels/cpu_isa.h"
+#include "kernels/wkv6/wkv6_ops.h"
+#include "kernels/wkv6/wkv6_rows.h"
+
+namespace vireo {
+namespace {
+
+using wkv6_rows::Entering;
+using wkv6_rows::Row;
+using wkv6_rows::StateKind;
+
+const wkv6_rows::Functions& functions(at::ScalarType type) {
+  static const wkv6_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? wkv6_rows::avx512()
+                                         : cpu_isa() == CpuIsa::kAvx2 ? wkv6_rows::avx2()
+                                                                      : wkv6_rows::portable();
+  return type == at::kFloat      ? table.f32
+         : type == at::kDouble   ? table.f64
+         : type == at::kBFloat16 ? table.bf16
+                                 : table.f16;
+}
+
+/// With channels side by side, as the loops want them; batch and token strides may be anything.
+at::Tensor with_unit_channels(const at::Tensor& x) {
+  return x.stride(2) == 1 || x.size(2) == 1 ? x : x.contiguous();
+}
+
+/// One call's tensors.
+struct Problem {
+  at::Tensor r, k, v, gy, log_decay, u;
+  bool causal;
+  int64_t batch, tokens, channels, heads, head, rows, segments;
+
+  Problem(const at::Tensor& r_in,
+          const at::Tensor& k_in,
+          const at::Tensor& v_in,
+          const at::Tensor& w_in,
+          const at::Tensor& u_in,
+          const at::Tensor& gy_in,
+          bool causal)
+      : r(with_unit_channels(r_in)),
+        k(with_unit_channels(k_in)),
+        v(with_unit_channels(v_in)),
+        log_decay(wkv6_log_decay(w_in, k_in)),
+        u(u_in.to(log_decay.scalar_type()).contiguous()),
+        causal(causal),
+        batch(k.size(0)),
+        tokens(k.size(1)),
+        channels(k.size(2)),
+        heads(u.size(0)),
+        head(u.size(1)),
+        rows(batch * heads),
+        segments(wkv6_rows::segments_of(tokens)) {
+    if (gy_in.defined()) gy = with_unit_channels(gy_in.to(k.scalar_type()));
+  }
+
+  template <class T>
+  Row row(int64_t index) const {
+    using S = at::opmath_type<T>;
+    const int64_t b = index / heads, first = index % heads * head;
+    const auto at = [&](const at::Tensor& x) {
+      return x.defined() ? x.const_data_ptr<T>() + b * x.stride(0) + first : nullptr;
+    };
+    Row row{};
+    row.tokens = tokens;
+    row.head = static_cast<int>(head);
+    row.causal = causal;
+    row.r = at(r);
+    row.k = at(k);
+    row.v = at(v);
+    row.gy = at(gy);
+    row.log_decay = log_decay.const_data_ptr<S>() + offset(index);
+    row.u = u.const_data_ptr<S>() + first;
+    row.r_stride = r.stride(1);
+    row.k_stride = k.stride(1);
+    row.v_stride = v.stride(1);
+    row.gy_stride = gy.defined() ? gy.stride(1) : 0;
+    row.out_stride = channels;
+    return row;
+  }
+
+  /// Where in a contiguous [B,T,C] tensor this row begins.
+  int64_t offset(int64_t index) const {
+    return index / heads * tokens * channels + index % heads * head;
+  }
+};
+
+/// The states that enter every segment, [rows][kinds][segments][padded][padded]; of a single
+/// segment one state of zeros for all.
+template <class T>
+class States {
+ public:
+  using S = at::opmath_type<T>;
+
+  States(const Problem& problem, bool backward) : segments_(problem.segments) {
+    for (int kind = 0; kind < wkv6_rows::kStateKinds; ++kind) {
+      const bool gradient = kind == wkv6_rows::kGradLeft || kind == wkv6_rows::kGradRight;
+      // A causal row uses the keys' sums from the left and the gradients' from the right.
+      const bool other_way = kind == wkv6_rows::kRight || kind == wkv6_rows::kGradLeft;
+      place_[kind] = -1;
+      if ((gradient && !backward) || (problem.causal && other_way)) continue;
+      place_[kind] = static_cast<int64_t>(kinds_.size());
+      kinds_.push_back(static_cast<StateKind>(kind));
+    }
+    width_ = wkv6_rows::padded(static_cast<int>(problem.head));
+    const auto options = problem.log_decay.options();
+    if (segments_ == 1) {
+      states_ = at::zeros({width_, width_}, options);
+      return;
+    }
+    const auto count = static_cast<int64_t>(kinds_.size());
+    states_ = at::empty({problem.rows, count, segments_, width_ * width_}, options);
+    log_totals_ = at::empty({problem.rows, count, segments_, width_}, options);
+    summarise(problem);
+    carry(problem);
+  }
+
+  Entering entering(int64_t row, int64_t segment) const {
+    Entering entering{};
+    for (int kind = 0; kind < wkv6_rows::kStateKinds; ++kind)
+      if (place_[kind] >= 0)
+        entering.state[kind] = states_.template const_data_ptr<S>() +
+                               index(row, place_[kind], segment) * width_ * width_;
+    return entering;
+  }
+
+ private:
+  int64_t index(int64_t row, int64_t kind, int64_t segment) const {
+    return segments_ == 1
+               ? 0
+               : (row * static_cast<int64_t>(kinds_.size()) + kind) * segments_ + segment;
+  }
+
+  void summarise(const Problem& problem) {
+    const auto& rows = functions(problem.k.scalar_type());
+    const auto count = static_cast<int64_t>(kinds_.size());
+    S* states = states_.template data_ptr<S>();
+    S* log_totals = log_totals_.template data_ptr<S>();
+    at::parallel_for(0, problem.rows * count * segments_, 1, [&](int64_t begin, int64_t end) {
+      std::vector<S> scratch(
+          static_cast<size_t>(wkv6_rows::scratch_size(static_cast<int>(problem.head), false)));
+      for (int64_t i = begin; i < end; ++i)
+        rows.summarise(problem.row<T>(i / segments_ / count),
+                       i % segments_,
+                       kinds_[static_cast<size_t>(i / segments_ % count)],
+                       states + i * width_ * width_,
+                       log_totals + i * width_,
+                       scratch.data());
+    });
+  }
+
+  /// Replaces every segment's own sum by what enters it.
+  void carry(const Problem& problem) {
+    const auto count = static_cast<int64_t>(kinds_.size());
+    S* states = states_.template data_ptr<S>();
+    const S* log_totals = log_totals_.template const_data_ptr<S>();
+    at::parallel_for(0, problem.rows * count * width_, 16, [&](int64_t begin, int64_t end) {
+      std::vector<S> running(static_cast<size_t>(width_));
+      for (int64_t i = begin; i < end; ++i) {
+        const StateKind kind = kinds_[static_cast<size_t>(i / width_ % count)];
+        const bool from_left = kind == wkv6_rows::kLeft || kind == wkv6_rows::kGradLeft;
+        const int64_t n = i % width_;
+        std::fill(running.begin(), running.end(), S(0));
+        for (int64_t j = 0; j < segments_; ++j) {
+          const int64_t at = i / width_ * segments_ + (from_left ? j : segments_ - 1 - j);
+          S* state = states + (at * width_ + n) * width_;
+          const S less_one = std::expm1(log_totals[at * width_ + n]);
+          for (int64_t m = 0; m < width_; ++m) {
+            const S own = state[m];
+            state[m] = running[static_cast<size_t>(m)];
+            running[static_cast<size_t>(m)] += state[m] * less_one + own;
+          }
+        }
+      }
+    });
+  }
+
+  int64_t segments_, width_;
+  std::vector<StateKind> kinds_;
+  int64_t place_[wkv6_rows::kStateKinds];
+  at::Tensor states_, log_totals_;
+};
+
+at::Tensor contiguous_like(const at::Tensor& x) {
+  return at::empty(x.sizes(), x.options().memory_format(at::MemoryFormat::Contiguous));
+}
+
+at::Tensor wkv6_cpu(const at::Tensor& r,
+                    const at::Tensor& k,
+                    const at::Tensor& v,
+                    const at::Tensor& w,
+                    const at::Tensor& u,
+                    bool causal) {
+  check_wkv6(r, k, v, w, u);
+  at::Tensor y = contiguous_like(k);
+  if (y.numel() == 0) return y;
+  const Problem problem(r, k, v, w, u, {}, causal);
+  const auto& rows = functions(k.scalar_type());
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "wkv6", [&] {
+    using S = at::opmath_type<scalar_t>;
+    const States<scalar_t> states(problem, /*backward=*/false);
+    at::parallel_for(0, problem.rows * problem.segments, 1, [&](int64_t begin, int64_t end) {
+      std::vector<S> scratch(
+          static_cast<size_t>(wkv6_rows::scratch_size(static_cast<int>(problem.head), false)));
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t index = i / problem.segments, segment = i % problem.segments;
+        Row row = problem.row<scalar_t>(index);
+        row.y = y.data_ptr<scalar_t>() + problem.offset(index);
+        rows.forward(row, segment, states.entering(index, segment), scratch.data());
+      }
+    });
+  });
+  return y;
+}
+
+Wkv6Gradients wkv6_backward_cpu(const at::Tensor& r,
+                                const at::Tensor& k,
+                                const at::Tensor& v,
+                                const at::Tensor& w,
+                                const at::Tensor& u,
+                                const at::Tensor& gy,
+                                bool causal) {
+  check_wkv6(r, k, v, w, u);
+  check_wkv6_gradient(k, gy);
+  at::Tensor gr = contiguous_like(k), gk = contiguous_like(k), gv = contiguous_like(k);
+  if (k.numel() == 0) return {gr, gk, gv, at::zeros_like(w), at::zeros_like(u)};
+  const Problem problem(r, k, v, w, u, gy, causal);
+  const auto& rows = functions(k.scalar_type());
+  at::Tensor g_log_decay = at::empty_like(problem.log_decay);
+  // Shares of single segments, summed in one order whoever computed them.
+  at::Tensor shares =
+      at::empty({problem.batch, problem.heads, problem.segments, problem.head}, at::kDouble);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "wkv6_backward", [&] {
+    using S = at::opmath_type<scalar_t>;
+    const States<scalar_t> states(problem, /*backward=*/true);
+    at::parallel_for(0, problem.rows * problem.segments, 1, [&](int64_t begin, int64_t end) {
+      std::vector<S> scratch(
+          static_cast<size_t>(wkv6_rows::scratch_size(static_cast<int>(problem.head), true)));
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t index = i / problem.segments, segment = i % problem.segments;
+        const int64_t offset = problem.offset(index);
+        Row row = problem.row<scalar_t>(index);
+        row.gr = gr.data_ptr<scalar_t>() + offset;
+        row.gk = gk.data_ptr<scalar_t>() + offset;
+        row.gv = gv.data_ptr<scalar_t>() + offset;
+        row.g_log_decay = g_log_decay.data_ptr<S>() + offset;
+        rows.backward(row,
+                      segment,
+                      states.entering(index, segment),
+                      scratch.data(),
+                      shares.data_ptr<double>() + i * problem.head);
+      }
+    });
+  });
+  at::Tensor gu = at::zeros({problem.heads, problem.head}, at::kDouble);
+  for (int64_t b = 0; b < problem.batch; ++b)
+    for (int64_t j = 0; j < problem.segments; ++j) gu += shares.select(0, b).select(1, j);
+  return {gr, gk, gv, wkv6_gw(g_log_decay, problem.log_decay, w), gu.to(u.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(vireo, CPU, library) {
+  library.impl("wkv6", wkv6_cpu);
+  library.impl("wkv6_backward", wkv6_backward_cpu);
+}
+
+}  // namespace vireo

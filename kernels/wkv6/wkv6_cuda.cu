@@ -1,0 +1,264 @@
+#include <algorithm>
+
+#include <ATen/Dispatch.h>
+#include <ATen/OpMathType.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include "kernels/cuda_sums.cuh"
+#include "kernels/wkv6/wkv6_blocks.h"
+#include "kernels/wkv6/wkv6_ops.h"
+
+// The stages of wkv6_blocks.h as kernels, a block of threads per chunk of tokens of one head. No
+// atomics.
+namespace vireo {
+namespace {
+
+using namespace wkv6;
+
+struct Block {
+  __device__ int rank() const { return static_cast<int>(threadIdx.x); }
+  __device__ int size() const { return static_cast<int>(blockDim.x); }
+  __device__ void sync() const { __syncthreads(); }
+};
+
+template <class S>
+__device__ S* shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return reinterpret_cast<S*>(memory);
+}
+
+template <class T, class S>
+__device__ Place place_of(const Problem<T, S>& p, bool from_left) {
+  const int64_t block = blockIdx.x;
+  return {block / p.chunks(), block % p.chunks(), from_left};
+}
+
+/// A chunk's [N][N] among [rows][chunks][N][N].
+template <class T, class S>
+__device__ int64_t state_offset(const Problem<T, S>& p, const Place& place) {
+  return (place.row * p.chunks() + place.chunk) * p.head * p.head;
+}
+
+template <class T, class S>
+__global__ void summarise_kernel(
+    Problem<T, S> p, bool from_left, bool gradient, S* states, S* less_one) {
+  const Place place = place_of(p, from_left);
+  summarise_chunk(Block{},
+                  p,
+                  place,
+                  gradient,
+                  Tile<S>(shared_memory<S>(), p.head, /*backward=*/false),
+                  states + state_offset(p, place),
+                  less_one + (place.row * p.chunks() + place.chunk) * p.head);
+}
+
+template <class S>
+__global__ void carry_kernel(
+    int64_t rows, int64_t chunks, int head, bool from_left, S* states, const S* less_one) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t numbers = static_cast<int64_t>(head) * head, row = i / numbers;
+  if (row >= rows) return;
+  carry_number(chunks,
+               head,
+               from_left,
+               static_cast<int>(i % numbers / head),
+               static_cast<int>(i % head),
+               states + row * chunks * numbers,
+               less_one + row * chunks * head);
+}
+
+template <class T, class S>
+__global__ void forward_kernel(Problem<T, S> p, bool from_left, const S* states, S* y) {
+  const Place place = place_of(p, from_left);
+  forward_chunk(Block{},
+                p,
+                place,
+                states + state_offset(p, place),
+                Tile<S>(shared_memory<S>(), p.head, /*backward=*/false),
+                y);
+}
+
+template <class T, class S>
+__global__ void backward_kernel(
+    Problem<T, S> p, bool from_left, const S* states, const S* gradient_states, Gradients<S> to) {
+  const Place place = place_of(p, from_left);
+  backward_chunk(Block{},
+                 p,
+                 place,
+                 states + state_offset(p, place),
+                 gradient_states + state_offset(p, place),
+                 Tile<S>(shared_memory<S>(), p.head, /*backward=*/true),
+                 to);
+}
+
+/// Contiguous inputs, alive as long as their Problem is in use, and how to launch over them.
+struct Launch {
+  at::Tensor r, k, v, gy, log_decay, u;
+  cudaStream_t stream;
+
+  Launch(const at::Tensor& r_in,
+         const at::Tensor& k_in,
+         const at::Tensor& v_in,
+         const at::Tensor& w_in,
+         const at::Tensor& u_in,
+         const at::Tensor& gy_in)
+      : r(r_in.contiguous()),
+        k(k_in.contiguous()),
+        v(v_in.contiguous()),
+        log_decay(wkv6_log_decay(w_in, k_in)),
+        u(u_in.to(log_decay.scalar_type()).contiguous()),
+        stream(c10::cuda::getCurrentCUDAStream()) {
+    if (gy_in.defined()) gy = gy_in.to(k.scalar_type()).contiguous();
+  }
+
+  template <class T, class S = at::opmath_type<T>>
+  Problem<T, S> problem() const {
+    return {r.const_data_ptr<T>(),
+            k.const_data_ptr<T>(),
+            v.const_data_ptr<T>(),
+            gy.defined() ? gy.const_data_ptr<T>() : nullptr,
+            log_decay.const_data_ptr<S>(),
+            u.const_data_ptr<S>(),
+            k.size(0) * u.size(0),
+            k.size(1),
+            u.size(0),
+            static_cast<int>(u.size(1))};
+  }
+
+  template <class T, class S, class Kernel, class... Arguments>
+  void over_chunks(const Problem<T, S>& p,
+                   Kernel kernel,
+                   bool backward,
+                   Arguments... arguments) const {
+    const int64_t blocks = p.rows * p.chunks();
+    TORCH_CHECK(blocks < (int64_t{1} << 31), "wkv6: input too large for one launch");
+    const int threads = std::clamp((kChunk / kTogether * p.head + 31) / 32 * 32, 64, 256);
+    const auto bytes = static_cast<int>(Tile<S>::size(p.head, backward) * sizeof(S));
+    C10_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(p, arguments...);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  /// [rows][chunks][N][N]: the states that enter every chunk, of k and v, or of r and gy.
+  template <class T, class S>
+  at::Tensor states(const Problem<T, S>& p, bool from_left, bool gradient) const {
+    at::Tensor states = at::empty({p.rows * p.chunks(), p.head, p.head}, log_decay.options());
+    at::Tensor less_one = at::empty({p.rows * p.chunks(), p.head}, log_decay.options());
+    over_chunks(p,
+                summarise_kernel<T, S>,
+                /*backward=*/false,
+                from_left,
+                gradient,
+                states.mutable_data_ptr<S>(),
+                less_one.mutable_data_ptr<S>());
+    const int64_t numbers = p.rows * p.head * p.head;
+    carry_kernel<S><<<static_cast<unsigned>((numbers + 127) / 128), 128, 0, stream>>>(
+        p.rows,
+        p.chunks(),
+        p.head,
+        from_left,
+        states.mutable_data_ptr<S>(),
+        less_one.const_data_ptr<S>());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return states;
+  }
+};
+
+at::Tensor wkv6_cuda(const at::Tensor& r,
+                     const at::Tensor& k,
+                     const at::Tensor& v,
+                     const at::Tensor& w,
+                     const at::Tensor& u,
+                     bool causal) {
+  check_wkv6(r, k, v, w, u);
+  const c10::cuda::CUDAGuard guard(k.device());
+  const Launch launch(r, k, v, w, u, {});
+  if (k.numel() == 0) return at::empty(k.sizes(), launch.k.options());
+  at::Tensor y = at::empty_like(launch.log_decay);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "wkv6", [&] {
+    using S = at::opmath_type<scalar_t>;
+    const auto p = launch.problem<scalar_t>();
+    for (const bool from_left : {true, false}) {
+      if (causal && !from_left) continue;
+      const at::Tensor states = launch.states(p, from_left, /*gradient=*/false);
+      launch.over_chunks(p,
+                         forward_kernel<scalar_t, S>,
+                         /*backward=*/false,
+                         from_left,
+                         states.const_data_ptr<S>(),
+                         y.mutable_data_ptr<S>());
+    }
+  });
+  return y.to(k.scalar_type());
+}
+
+Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
+                                 const at::Tensor& k,
+                                 const at::Tensor& v,
+                                 const at::Tensor& w,
+                                 const at::Tensor& u,
+                                 const at::Tensor& gy,
+                                 bool causal) {
+  check_wkv6(r, k, v, w, u);
+  check_wkv6_gradient(k, gy);
+  const c10::cuda::CUDAGuard guard(k.device());
+  const Launch launch(r, k, v, w, u, gy);
+  const auto like = [&] { return at::empty_like(launch.log_decay); };
+  at::Tensor gr = like(), gk = like(), gv = like(), g_log_decay = like();
+  const at::ScalarType type = k.scalar_type();
+  if (k.numel() == 0)
+    return {gr.to(type), gk.to(type), gv.to(type), at::zeros_like(w), at::zeros_like(u)};
+  at::Tensor gu = at::empty(u.sizes(), launch.u.options());
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, "wkv6_backward", [&] {
+    using S = at::opmath_type<scalar_t>;
+    const auto p = launch.problem<scalar_t>();
+    // Summed over batch items and chunks: [batch][heads][chunks][N] with heads and chunks swapped.
+    at::Tensor shares =
+        at::empty({k.size(0), u.size(0), p.chunks(), u.size(1)}, launch.u.options());
+    const Gradients<S> to{gr.mutable_data_ptr<S>(),
+                          gk.mutable_data_ptr<S>(),
+                          gv.mutable_data_ptr<S>(),
+                          g_log_decay.mutable_data_ptr<S>(),
+                          shares.mutable_data_ptr<S>()};
+    for (const bool from_left : {true, false}) {
+      if (causal && !from_left) continue;
+      const at::Tensor states = launch.states(p, from_left, /*gradient=*/false);
+      const at::Tensor gradient_states = launch.states(p, !from_left, /*gradient=*/true);
+      launch.over_chunks(p,
+                         backward_kernel<scalar_t, S>,
+                         /*backward=*/true,
+                         from_left,
+                         states.const_data_ptr<S>(),
+                         gradient_states.const_data_ptr<S>(),
+                         to);
+    }
+    const at::Tensor rows = shares.transpose(1, 2).contiguous();
+    sum_rows(rows.const_data_ptr<S>(),
+             gu.mutable_data_ptr<S>(),
+             k.size(0) * p.chunks(),
+             u.numel(),
+             launch.stream);
+  });
+  return {gr.to(type),
+          gk.to(type),
+          gv.to(type),
+          wkv6_gw(g_log_decay, launch.log_decay, w),
+          gu.to(u.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(vireo, CUDA, library) {
+  library.impl("wkv6", wkv6_cuda);
+  library.impl("wkv6_backward", wkv6_backward_cuda);
+}
+
+}  // namespace vireo

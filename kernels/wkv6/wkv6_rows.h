@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/wkv6/wkv6_math.h"
+
+// WKV6 on the CPU, compiled once per instruction set. A row is one head of one batch item. It is
+// cut into segments, which run in parallel once the states entering them are known:
+//
+//   summarise   any segments, per state: what a segment adds to it; then
+//   carry       once per row and state (wkv6_cpu.cpp); then
+//   forward     any segments: y
+//   backward    any segments: gr, gk, gv, the gradient of ln d, and the segment's share of gu
+//
+// Inside a segment chunks of kChunk tokens are taken one after the other, in small matrix products.
+// A state is [padded(N)][padded(N)]; rows beyond N are zero.
+namespace vireo::wkv6_rows {
+
+using wkv6::kChunk;
+constexpr int kSegment = 256;  ///< tokens
+
+constexpr int64_t segments_of(int64_t tokens) {
+  return (tokens + kSegment - 1) / kSegment;
+}
+constexpr int padded(int head) {
+  return (head + kChunk - 1) / kChunk * kChunk;
+}
+
+/// S is float, or double for double storage. Strides are in elements, from token to token.
+struct Row {
+  int64_t tokens;
+  int head;  ///< N
+  bool causal;
+  const void* r;
+  const void* k;
+  const void* v;
+  const void* gy;         ///< backward alone
+  const void* log_decay;  ///< S
+  const void* u;          ///< S[N]
+  int64_t r_stride;
+  int64_t k_stride;
+  int64_t v_stride;
+  int64_t gy_stride;
+  int64_t out_stride;  ///< also log_decay's
+  void* y;             ///< forward
+  void* gr;            ///< backward
+  void* gk;
+  void* gv;
+  void* g_log_decay;  ///< S
+};
+
+/// Sums over the tokens before or behind, of keys times values (forward) or, for backward, of
+/// receptances times output gradients.
+enum StateKind { kLeft, kRight, kGradLeft, kGradRight, kStateKinds };
+
+/// The states that enter one segment, S[padded][padded] each; those from the left at its begin,
+/// those from the right at its end.
+struct Entering {
+  const void* state[kStateKinds];
+};
+
+/// S numbers of scratch that any of the functions below needs.
+constexpr int64_t scratch_size(int head, bool backward) {
+  const int64_t width = padded(head), results = kSegment + 2 * kChunk;
+  const int64_t rows = backward ? 14 * kChunk + 4 + 4 * results + width + kSegment / kChunk * width
+                                : 9 * kChunk + 2 + results + width;
+  return rows * width;
+}
+
+/// One set per storage type.
+struct Functions {
+  /// sum: S[padded][padded], the segment's own sum. log_total: S[padded], sum of ln d over it.
+  void (*summarise)(
+      const Row&, int64_t segment, StateKind kind, void* sum, void* log_total, void* scratch);
+  void (*forward)(const Row&, int64_t segment, const Entering&, void* scratch);
+  /// gu: [N].
+  void (*backward)(const Row&, int64_t segment, const Entering&, void* scratch, double* gu);
+};
+
+struct Table {
+  Functions f32;
+  Functions f64;
+  Functions bf16;
+  Functions f16;
+};
+
+const Table& portable();
+const Table& avx2();
+const Table& avx512();
+
+}  // namespace vireo::wkv6_rows
