@@ -55,6 +55,9 @@ void count(const at::RecordFunction& call) {
     multiply_adds += tensor(1).numel() * tensor(2).size(-1);
   } else if (name == "vireo::bi_wkv") {
     multiply_adds += tensor(2).numel() * kWkvMultiplyAdds;
+  } else if (name == "vireo::wkv6") {
+    const int64_t directions = inputs[5].toBool() ? 1 : 2;
+    multiply_adds += tensor(1).numel() * tensor(4).size(1) * 2 * directions;
   }
 }
 

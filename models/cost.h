@@ -11,8 +11,9 @@ namespace vireo {
 struct ModelCost {
   int64_t parameters = 0;      ///< trainable numbers
   int64_t buffer_numbers = 0;  ///< others that a checkpoint holds, such as running statistics
-  /// Multiply-adds of one forward pass: convolutions, matrix products and Bi-WKV (kWkvMultiplyAdds
-  /// per token and channel). Norms, activations and resizing are not counted. FLOPs are twice this.
+  /// Multiply-adds of one forward pass: convolutions, matrix products, Bi-WKV (kWkvMultiplyAdds
+  /// per token and channel) and WKV6 (its states, written and read, in each direction). Norms,
+  /// activations and resizing are not counted. FLOPs are twice this.
   int64_t multiply_adds = 0;
   /// Largest sum of tensor memory that a pass allocates, beyond the weights and the input; scratch
   /// memory inside libraries is not seen.

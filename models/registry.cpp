@@ -21,13 +21,20 @@ std::shared_ptr<Model> make_free_rwkv_unet(ConfigTable& table, const ModelShape&
 
 template <char size>
 std::shared_ptr<Model> make_vision_rwkv(ConfigTable& table, const ModelShape& shape) {
-  return std::make_shared<VisionRwkv>(
-      VisionRwkvConfig::from_toml(table, shape, VisionRwkvConfig::preset(size)));
+  const auto preset = VisionRwkvConfig::preset(size);
+  return std::make_shared<VisionRwkv>(VisionRwkvConfig::from_toml(table, shape, preset, false));
 }
 
+template <char size>
+std::shared_ptr<Model> make_vision_rwkv6(ConfigTable& table, const ModelShape& shape) {
+  const auto preset = VisionRwkvConfig::preset6(size);
+  return std::make_shared<VisionRwkv>(VisionRwkvConfig::from_toml(table, shape, preset, true));
+}
+
+template <bool six>
 std::shared_ptr<Model> make_free_vision_rwkv(ConfigTable& table, const ModelShape& shape) {
   return std::make_shared<VisionRwkv>(
-      VisionRwkvConfig::from_toml(table, shape, VisionRwkvConfig{}));
+      VisionRwkvConfig::from_toml(table, shape, VisionRwkvConfig{}, six));
 }
 
 struct Row {
@@ -50,7 +57,15 @@ const std::vector<Row>& table_of_models() {
       {{"vision_rwkv_l", "Vision-RWKV large, a classifier of 330.1 M parameters, 384 px"},
        make_vision_rwkv<'L'>},
       {{"vision_rwkv", "Vision-RWKV of your own channels, depth and patch size"},
-       make_free_vision_rwkv},
+       make_free_vision_rwkv<false>},
+      {{"vision_rwkv6_t", "Vision-RWKV 6 tiny, a classifier of 7.6 M parameters"},
+       make_vision_rwkv6<'T'>},
+      {{"vision_rwkv6_s", "Vision-RWKV 6 small, a classifier of 27.7 M parameters"},
+       make_vision_rwkv6<'S'>},
+      {{"vision_rwkv6_b", "Vision-RWKV 6 base, a classifier of 104.9 M parameters"},
+       make_vision_rwkv6<'B'>},
+      {{"vision_rwkv6", "Vision-RWKV 6 of your own channels, heads, depth and patch size"},
+       make_free_vision_rwkv<true>},
   };
   return rows;
 }

@@ -36,6 +36,7 @@ VisionRwkvBackboneImpl::VisionRwkvBackboneImpl(const VisionRwkvConfig& config) :
     const double share =
         c.depth > 1 ? static_cast<double>(i) / static_cast<double>(c.depth - 1) : 0;
     layers.emplace_back(VisionRwkvBlockOptions{.channels = c.channels,
+                                               .heads = c.heads,
                                                .hidden_rate = c.hidden_rate,
                                                .first = i == 0,
                                                .post_norm = c.post_norm,

@@ -10,7 +10,8 @@
 #include "vision/blocks/vision_rwkv_block.h"
 
 // Vision-RWKV (arXiv 2403.02308): patches as tokens, layers of Bi-WKV and channel mixing, and a
-// linear classifier on the mean token.
+// linear classifier on the mean token. Vision-RWKV 6 is the same network with WKV6, a matrix state
+// per head with decays of the tokens' own making, in place of Bi-WKV.
 namespace vireo {
 
 struct VisionRwkvConfig {
@@ -23,6 +24,7 @@ struct VisionRwkvConfig {
   int64_t patch_size = 16;
   int64_t channels = 0;
   int64_t depth = 0;
+  int64_t heads = 0;  ///< of WKV6; 0: Bi-WKV
   int64_t hidden_rate = 4;
   bool key_norm = false;
   bool post_norm = false;
@@ -37,11 +39,14 @@ struct VisionRwkvConfig {
   /// 'T', 'S', 'B' or 'L'. With 1000 classes they hold 6.155, 23.81, 93.63 and 330.1 M parameters.
   /// The paper's table gives 334.9 M for L, which its published layers do not add up to.
   static VisionRwkvConfig preset(char size);
+  /// Vision-RWKV 6 of size 'T', 'S' or 'B': 7.64, 27.67 and 104.88 M parameters with 1000 classes.
+  static VisionRwkvConfig preset6(char size);
   /// Reads and finishes a [model] table; keys that are absent keep the values of `defaults`.
-  /// Throws ConfigError.
+  /// `six`: of Vision-RWKV 6. Throws ConfigError.
   static VisionRwkvConfig from_toml(ConfigTable& table,
                                     const ModelShape& shape,
-                                    const VisionRwkvConfig& defaults);
+                                    const VisionRwkvConfig& defaults,
+                                    bool six);
   int64_t grid() const { return image_size / patch_size; }
 };
 

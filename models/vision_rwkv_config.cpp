@@ -6,6 +6,8 @@ namespace vireo {
 namespace {
 
 constexpr int64_t kWidest = 1 << 16;
+constexpr int64_t kHeadChannels = 64;  // published
+constexpr int64_t kLargestHead = 128;
 
 const std::vector<std::string> kStarts = {"fancy", "local", "global"};
 const std::vector<std::string> kInterpolations = {"bilinear", "bicubic"};
@@ -34,9 +36,16 @@ VisionRwkvConfig VisionRwkvConfig::preset(char size) {
   return config;
 }
 
+VisionRwkvConfig VisionRwkvConfig::preset6(char size) {
+  VisionRwkvConfig config = preset(size);
+  config.heads = config.channels / kHeadChannels;
+  return config;
+}
+
 VisionRwkvConfig VisionRwkvConfig::from_toml(ConfigTable& table,
                                              const ModelShape& shape,
-                                             const VisionRwkvConfig& defaults) {
+                                             const VisionRwkvConfig& defaults,
+                                             bool six) {
   VisionRwkvConfig config = defaults;
   config.in_channels =
       table.integer("in_channels", std::max<int64_t>(shape.input_channels, 0), 0, kWidest);
@@ -62,14 +71,24 @@ VisionRwkvConfig VisionRwkvConfig::from_toml(ConfigTable& table,
   config.key_norm = table.boolean("key_norm", defaults.key_norm);
   config.post_norm = table.boolean("post_norm", defaults.post_norm);
   config.layer_scale = table.number("layer_scale", defaults.layer_scale, 0, 1000);
-  config.start = choice(table, "start", defaults.start, kStarts);
   config.shift.pixels = table.integer("shift_pixels", defaults.shift.pixels, 1, 1024);
   config.shift.gamma = table.number("shift_gamma", defaults.shift.gamma, 1e-6, 0.25);
   config.drop_path = table.number("drop_path", defaults.drop_path, 0, 0.99);
   config.interpolation = choice(table, "interpolation", defaults.interpolation, kInterpolations);
-  config.wkv_form = table.choice("wkv_form", "exact", {"exact", "published"}) == "published"
-                        ? WkvForm::kPublished
-                        : WkvForm::kExact;
+  if (six) {
+    config.heads = table.integer(
+        "heads", std::max<int64_t>(config.channels / kHeadChannels, 1), 1, config.channels);
+    if (config.channels % config.heads != 0 || config.channels / config.heads > kLargestHead)
+      table.fail("heads",
+                 "holds " + std::to_string(config.heads) + "; it must divide the " +
+                     std::to_string(config.channels) + " channels into heads of at most " +
+                     std::to_string(kLargestHead));
+  } else {
+    config.start = choice(table, "start", defaults.start, kStarts);
+    config.wkv_form = table.choice("wkv_form", "exact", {"exact", "published"}) == "published"
+                          ? WkvForm::kPublished
+                          : WkvForm::kExact;
+  }
   config.checkpointing = table.boolean("checkpointing", defaults.checkpointing);
   table.finish();
   return config;

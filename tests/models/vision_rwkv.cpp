@@ -27,10 +27,15 @@ std::shared_ptr<VisionRwkv> model_of(const std::string& toml, const ModelShape& 
 }
 
 std::shared_ptr<VisionRwkv> small_model(const std::string& more = "",
-                                        const ModelShape& shape = {3, 5}) {
+                                        const ModelShape& shape = {3, 5},
+                                        const std::string& name = "vision_rwkv") {
   return model_of(
-      "name = \"vision_rwkv\"\nchannels = 16\ndepth = 3\nimage_size = 16\npatch_size = 4\n" + more,
+      "name = \"" + name + "\"\nchannels = 16\ndepth = 3\nimage_size = 16\npatch_size = 4\n" + more,
       shape);
+}
+
+std::shared_ptr<VisionRwkv> small_model6(const std::string& more = "") {
+  return small_model("heads = 2\n" + more, {3, 5}, "vision_rwkv6");
 }
 
 template <typename Action>
@@ -62,15 +67,25 @@ TEST(VisionRwkv, HoldsAsManyParametersAsItsPublishedLayers) {
   EXPECT_NEAR(numbers_of(*model_of("name = \"vision_rwkv_b\"", imagenet)) / 1e6, 93.63, 0.005);
   // Published as 334.9 M; the layers that the paper describes add up to this.
   EXPECT_NEAR(numbers_of(*model_of("name = \"vision_rwkv_l\"", imagenet)) / 1e6, 330.1, 0.05);
+  EXPECT_NEAR(numbers_of(*model_of("name = \"vision_rwkv6_t\"", imagenet)) / 1e6, 7.64, 0.005);
+  EXPECT_NEAR(numbers_of(*model_of("name = \"vision_rwkv6_s\"", imagenet)) / 1e6, 27.67, 0.005);
+  EXPECT_NEAR(numbers_of(*model_of("name = \"vision_rwkv6_b\"", imagenet)) / 1e6, 104.88, 0.005);
 }
 
 TEST(VisionRwkv, HasThePublishedNames) {
-  for (const char* name : {"vrwkv_mini.safetensors", "vrwkv_mini_postnorm.safetensors"}) {
+  for (const char* name : {"vrwkv_mini.safetensors",
+                           "vrwkv_mini_postnorm.safetensors",
+                           "vrwkv6_mini.safetensors",
+                           "vrwkv6_mini_postnorm.safetensors"}) {
     VIREO_REQUIRE_GOLDEN(path, name);
     const auto file = SafetensorsFile::open(path);
     const auto golden = nlohmann::json::parse(file.metadata().at("golden"));
-    const bool post = golden["config"].value("post_norm", false);
-    const auto model = small_model(post ? "key_norm = true\nlayer_scale = 1e-5\n" : "");
+    const auto& config = golden["config"];
+    const bool six = std::string(name).starts_with("vrwkv6");
+    const auto model =
+        model_of(std::string("name = \"vision_rwkv") + (six ? "6" : "") +
+                 "\"\nchannels = 64\ndepth = " + config["depth"].dump() + "\n" +
+                 (config.value("post_norm", false) ? "key_norm = true\nlayer_scale = 1e-5\n" : ""));
     std::set<std::string> published, ours;
     for (const auto& entry : golden["state_dict_names"]) published.insert(entry);
     for (const auto& [entry, tensor] : state_of(*model)) ours.insert(entry);
@@ -79,13 +94,14 @@ TEST(VisionRwkv, HasThePublishedNames) {
 }
 
 TEST(VisionRwkv, ClassifiesImagesOfAnySize) {
-  const auto model = small_model();
-  model->eval();
-  for (const auto& [height, width] :
-       std::vector<std::pair<int64_t, int64_t>>{{16, 16}, {1, 1}, {5, 40}, {64, 12}}) {
-    const at::Tensor y = model->forward(at::randn({2, 3, height, width}));
-    EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 5}));
-    EXPECT_TRUE(y.isfinite().all().item<bool>());
+  for (const auto& model : {small_model(), small_model6()}) {
+    model->eval();
+    for (const auto& [height, width] :
+         std::vector<std::pair<int64_t, int64_t>>{{16, 16}, {1, 1}, {5, 40}, {64, 12}}) {
+      const at::Tensor y = model->forward(at::randn({2, 3, height, width}));
+      EXPECT_EQ(y.sizes(), (std::vector<int64_t>{2, 5}));
+      EXPECT_TRUE(y.isfinite().all().item<bool>());
+    }
   }
 }
 
@@ -145,6 +161,32 @@ TEST(VisionRwkv, StartsAsPublished) {
     EXPECT_TRUE(parameter.isfinite().all().item<bool>());
 }
 
+TEST(VisionRwkv6, StartsAsPublished) {
+  const auto number = [](const at::Tensor& x, int64_t h) { return x.flatten()[h].item<double>(); };
+  const auto second = small_model6()->backbone()->layers[1];  // of three: r01 = 1/2, r10 = 2/3
+  auto& att = *second->att6;
+  for (const int64_t h : {0, 1, 7, 15}) {
+    const double mix = std::pow(static_cast<double>(h) / 16, 2.0 / 3);
+    EXPECT_NEAR(number(att.time_maa_x, h), 1 - mix, 1e-6);
+    EXPECT_NEAR(number(att.time_maa_w, h), 1 - mix, 1e-6);
+    EXPECT_NEAR(number(att.time_maa_k, h), 1 - mix, 1e-6);
+    EXPECT_NEAR(number(att.time_maa_v, h), 1 - mix - 0.15, 1e-6);
+    EXPECT_NEAR(number(att.time_maa_r, h), 1 - std::sqrt(mix), 1e-6);
+    EXPECT_NEAR(number(att.time_maa_g, h), 1 - std::sqrt(mix), 1e-6);
+    EXPECT_NEAR(number(att.time_decay, h), -6 + 5 * std::pow(h / 15.0, 1.35), 1e-5);
+    EXPECT_NEAR(number(att.time_faaaa, h),
+                0.5 * (1 - h / 15.0) + 0.1 * static_cast<double>((h + 1) % 3 - 1),
+                1e-6);
+    EXPECT_NEAR(number(second->ffn->spatial_mix_k, h), mix, 1e-6);
+  }
+  EXPECT_EQ(att.time_faaaa.sizes(), (std::vector<int64_t>{2, 8}));
+  for (const auto* factor :
+       {&att.time_maa_w1, &att.time_maa_w2, &att.time_decay_w1, &att.time_decay_w2}) {
+    EXPECT_LE(factor->abs().max().item<double>(), 1e-4);
+    EXPECT_GT(factor->abs().max().item<double>(), 5e-5);
+  }
+}
+
 TEST(VisionRwkv, RepeatsAGreyImageForAStemOfThree) {
   const auto grey = small_model("stem_channels = 3\n", {1, 5}), colour = small_model();
   load_state(*colour, state_of(*grey), "grey");
@@ -154,26 +196,29 @@ TEST(VisionRwkv, RepeatsAGreyImageForAStemOfThree) {
 }
 
 TEST(VisionRwkv, CheckpointingChangesMemoryAndNothingElse) {
-  const std::string common = "depth = 8\ndrop_path = 0.3\nlayer_scale = 0.5\n";
-  const auto build = [&](const std::string& more) {
-    return model_of("name = \"vision_rwkv\"\nchannels = 16\nimage_size = 16\npatch_size = 2\n" +
-                    common + more);
-  };
-  const auto plain = build(""), saving = build("checkpointing = true\n");
-  load_state(*saving, state_of(*plain), "plain");
-  const at::Tensor image = at::randn({4, 3, 16, 16});
-  for (auto* model : {plain.get(), saving.get()}) {
-    model->train();
-    at::manual_seed(3);
-    model->forward(image).square().sum().backward();
+  for (const char* name : {"vision_rwkv", "vision_rwkv6"}) {
+    const auto build = [&](const std::string& more) {
+      return model_of(std::string("name = \"") + name +
+                      "\"\nchannels = 16\ndepth = 6\nimage_size = 16\npatch_size = 2\n"
+                      "drop_path = 0.3\nlayer_scale = 0.5\n" +
+                      more);
+    };
+    const auto plain = build(""), saving = build("checkpointing = true\n");
+    load_state(*saving, state_of(*plain), "plain");
+    const at::Tensor image = at::randn({4, 3, 16, 16});
+    for (auto* model : {plain.get(), saving.get()}) {
+      model->train();
+      at::manual_seed(3);
+      model->forward(image).square().sum().backward();
+    }
+    const auto expected = plain->named_parameters(), found = saving->named_parameters();
+    for (const auto& item : expected)
+      EXPECT_LE(deviation(found[item.key()].grad(), item.value().grad()), 1e-5) << item.key();
+    const auto peak = [&](VisionRwkv& model) {
+      return measure_cost(model, {4, 3, 16, 16}, true).training_peak_bytes;
+    };
+    EXPECT_LT(peak(*saving), peak(*plain) / 2);
   }
-  const auto expected = plain->named_parameters(), found = saving->named_parameters();
-  for (const auto& item : expected)
-    EXPECT_LE(deviation(found[item.key()].grad(), item.value().grad()), 1e-5) << item.key();
-  const auto peak = [&](VisionRwkv& model) {
-    return measure_cost(model, {4, 3, 16, 16}, true).training_peak_bytes;
-  };
-  EXPECT_LT(peak(*saving), peak(*plain) / 2);
 }
 
 TEST(Recomputed, GoesOnWithTheRandomNumbersOfTheForwardPass) {
@@ -190,27 +235,29 @@ TEST(Recomputed, GoesOnWithTheRandomNumbersOfTheForwardPass) {
 }
 
 TEST(VisionRwkv, GivesEveryParameterAGradient) {
-  for (const char* more : {"", "post_norm = true\nkey_norm = true\nlayer_scale = 0.1\n"}) {
-    const auto model = small_model(more);
-    model->forward(at::randn({2, 3, 16, 24})).square().sum().backward();
-    for (const auto& parameter : model->named_parameters()) {
-      ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
-      EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
+  for (const char* more : {"", "post_norm = true\nkey_norm = true\nlayer_scale = 0.1\n"})
+    for (const auto& model : {small_model(more), small_model6(more)}) {
+      model->forward(at::randn({2, 3, 16, 24})).square().sum().backward();
+      for (const auto& parameter : model->named_parameters()) {
+        ASSERT_TRUE(parameter.value().grad().defined()) << parameter.key();
+        EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
+      }
     }
-  }
 }
 
 TEST(VisionRwkv, RunsInBfloat16Autocast) {
-  const auto model = small_model("checkpointing = true\n");
-  const at::Tensor image = at::randn({2, 3, 16, 16});
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const at::Tensor logits = model->forward(image);
-  at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  logits.to(at::kFloat).sum().backward();
-  for (const auto& parameter : model->named_parameters())
-    EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
-  EXPECT_LE(deviation(logits, model->forward(image)), 0.05);
+  for (const auto& model :
+       {small_model("checkpointing = true\n"), small_model6("checkpointing = true\n")}) {
+    const at::Tensor image = at::randn({2, 3, 16, 16});
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    const at::Tensor logits = model->forward(image);
+    at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    logits.to(at::kFloat).sum().backward();
+    for (const auto& parameter : model->named_parameters())
+      EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
+    EXPECT_LE(deviation(logits, model->forward(image)), 0.05);
+  }
 }
 
 TEST(VisionRwkv, ConfigurationsAreStrict) {
@@ -221,6 +268,11 @@ TEST(VisionRwkv, ConfigurationsAreStrict) {
   EXPECT_THAT(refusal(small + "start = \"none\""), HasSubstr("global"));
   EXPECT_THAT(refusal(small + "stem_channels = 4"), HasSubstr("only one channel can be repeated"));
   EXPECT_THAT(refusal(small + "deph = 4"), HasSubstr("deph"));
+  EXPECT_THAT(message_of([] { small_model6("start = \"fancy\"\n"); }), HasSubstr("start"));
+  EXPECT_THAT(message_of([] {
+                small_model("heads = 3\n", {3, 5}, "vision_rwkv6");
+              }),
+              HasSubstr("it must divide the 16 channels"));
   EXPECT_THAT(message_of([] {
                 small_model()->forward(at::randn({1, 2, 16, 16}));
               }),
