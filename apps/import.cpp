@@ -28,9 +28,21 @@ std::shared_ptr<Model> build(const std::string& name, const ModelShape& shape) {
 /// it leads to one of them.
 class KnownNames {
  public:
-  explicit KnownNames(const std::string& only) {
+  explicit KnownNames(std::string only) : only_(std::move(only)) {}
+
+  bool contains(const std::string& name) {
+    if (models_.empty()) build_models();
+    if (names_.contains(name)) return true;
+    for (const auto& model : models_)
+      if (model->is_known_unused(name)) return true;
+    return false;
+  }
+
+ private:
+  /// Takes seconds for the largest, and few files ask.
+  void build_models() {
     for (const auto& entry : known_models()) {
-      if (!only.empty() && entry.name != only) continue;
+      if (!only_.empty() && entry.name != only_) continue;
       try {
         models_.push_back(build(entry.name, {.input_channels = 3, .class_count = 2}));
       } catch (const ConfigError&) {
@@ -40,30 +52,32 @@ class KnownNames {
     }
   }
 
-  bool contains(const std::string& name) const {
-    if (names_.contains(name)) return true;
-    for (const auto& model : models_)
-      if (model->is_known_unused(name)) return true;
-    return false;
-  }
-
- private:
+  std::string only_;
   std::vector<std::shared_ptr<Model>> models_;
   std::set<std::string> names_;
 };
 
-/// An extent of one tensor, where the file has it.
-int64_t extent(const ImportedWeights& weights, const std::string& name, int64_t axis) {
-  const auto found = weights.tensors.find(name);
-  return found != weights.tensors.end() && axis < found->second.dim() ? found->second.size(axis)
-                                                                      : 0;
+/// An extent of the first of these tensors that the file has, else 0.
+int64_t extent(const ImportedWeights& weights,
+               const std::vector<std::string>& names,
+               int64_t axis) {
+  for (const auto& name : names) {
+    const auto found = weights.tensors.find(name);
+    if (found != weights.tensors.end() && axis < found->second.dim())
+      return found->second.size(axis);
+  }
+  return 0;
 }
 
 void check_against_model(const ImportOptions& options, const ImportedWeights& weights) {
   ModelShape shape{.input_channels = options.channels, .class_count = options.classes};
   if (shape.input_channels == 0)
-    shape.input_channels = extent(weights, "encoder.stage0.0.conv.conv.weight", 1);
-  if (shape.class_count == 0) shape.class_count = extent(weights, "final_conv.weight", 0);
+    shape.input_channels =
+        extent(weights,
+               {"encoder.stage0.0.conv.conv.weight", "backbone.patch_embed.projection.weight"},
+               1);
+  if (shape.class_count == 0)
+    shape.class_count = extent(weights, {"final_conv.weight", "head.fc.weight"}, 0);
   if (shape.input_channels == 0) shape.input_channels = 3;
   if (shape.class_count == 0) shape.class_count = 1;
   const auto model = build(options.model, shape);
@@ -77,7 +91,7 @@ void check_against_model(const ImportOptions& options, const ImportedWeights& we
 
 void import_weights(const ImportOptions& options) {
   ImportedWeights weights = read_pickled_weights(options.input, options.entry);
-  const KnownNames known(options.model);
+  KnownNames known(options.model);
   strip_wrapper_prefixes(weights, [&](const std::string& name) { return known.contains(name); });
   for (const auto& note : weights.notes) std::cout << note << "\n";
   std::map<std::string, std::string> metadata = {

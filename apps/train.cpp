@@ -59,7 +59,7 @@ Plan read_plan(const TrainOptions& options) {
   std::vector<std::string> overrides = options.overrides;
   if (options.fold >= 0) overrides.push_back("train.fold=" + std::to_string(options.fold));
   if (options.deterministic) overrides.push_back("train.deterministic=true");
-  Plan plan{ConfigTable::from_file(options.config, overrides)};
+  Plan plan{ConfigTable::from_file(options.config, overrides), false, {}, {}, {}, {}, {}, {}, {}};
   const fs::path run = run_folder(options.config, -1);
   plan.classifies = plan.table.choice("task", "segmentation", {"segmentation", "classification"}) ==
                     "classification";

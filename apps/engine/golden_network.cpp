@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/engine/golden_files.h"
+#include "models/vision_rwkv.h"
 #include "models/weights/state_dict.h"
 #include "vision/blocks/observe.h"
 #include "vision/core/error.h"
@@ -33,20 +34,71 @@ std::string model_name(const nlohmann::json& config) {
   static const std::map<std::string, std::string> names = {{"RWKV_UNet_T", "rwkv_unet_t"},
                                                            {"RWKV_UNet_S", "rwkv_unet_s"},
                                                            {"RWKV_UNet_B", "rwkv_unet_b"},
-                                                           {"RWKV_UNet", "rwkv_unet_b"}};
+                                                           {"RWKV_UNet", "rwkv_unet_b"},
+                                                           {"VRWKV", "vision_rwkv"},
+                                                           {"VRWKV6", "vision_rwkv6"}};
   const std::string published = config.at("class").get<std::string>();
-  const auto found = names.find(published);
+  // "VRWKV + GlobalAveragePooling + LinearClsHead(fc)": the backbone's class comes first.
+  const auto found = names.find(published.substr(0, published.find(' ')));
   if (found == names.end()) throw UsageError("unknown model " + published);
   return found->second;
 }
 
 /// Stochastic depth is off: golden files are made without it, in training mode too.
+std::string rwkv_unet_settings() {
+  return "drop_path = 0\nccm_drop_path = 0\n";
+}
+
+/// Constructor arguments of VRWKV and VRWKV6; an unknown one is refused, since it may change the
+/// network. Whether keys are normed shows in the names where it is not said.
+std::string vision_rwkv_settings(const nlohmann::json& golden) {
+  static const std::map<std::string, std::string> keys = {{"img_size", "image_size"},
+                                                          {"patch_size", "patch_size"},
+                                                          {"embed_dims", "channels"},
+                                                          {"depth", "depth"},
+                                                          {"num_heads", "heads"},
+                                                          {"hidden_rate", "hidden_rate"},
+                                                          {"key_norm", "key_norm"},
+                                                          {"post_norm", "post_norm"},
+                                                          {"init_values", "layer_scale"},
+                                                          {"init_mode", "start"},
+                                                          {"channel_gamma", "shift_gamma"},
+                                                          {"shift_pixel", "shift_pixels"},
+                                                          {"interpolate_mode", "interpolation"}};
+  static const std::set<std::string> elsewhere = {
+      "class", "in_channels", "num_classes", "input_shape", "resized_input", "drop_path"};
+  // Arguments that Vireo's network knows by this value alone.
+  static const std::map<std::string, bool> fixed = {{"with_cls_token", false},
+                                                    {"output_cls_token", false},
+                                                    {"final_norm", true},
+                                                    {"with_cp", false}};
+  std::string settings = "drop_path = 0\n";
+  const auto& config = golden.at("config");
+  for (const auto& [argument, value] : config.items()) {
+    if (elsewhere.contains(argument) || value.is_null()) continue;
+    if (fixed.contains(argument) && value == fixed.at(argument)) continue;
+    const auto key = keys.find(argument);
+    if (key == keys.end())
+      throw Error("the network has an argument Vireo does not know: " + argument + " = " +
+                  value.dump());
+    settings += key->second + " = " + value.dump() + "\n";
+  }
+  if (!config.contains("key_norm"))
+    for (const auto& name : golden.value("state_dict_names", nlohmann::json::array()))
+      if (name.get<std::string>().ends_with("layers.0.att.key_norm.weight"))
+        settings += "key_norm = true\n";
+  return settings;
+}
+
 std::shared_ptr<Model> build_model(const nlohmann::json& golden) {
   const auto& config = golden.at("config");
   const auto shape = config.at("input_shape").get<std::vector<int64_t>>();
   if (shape.size() != 4) throw Error("input_shape must have four numbers");
+  const std::string name = model_name(config);
   auto table = ConfigTable::from_text(
-      "name = \"" + model_name(config) + "\"\ndrop_path = 0\nccm_drop_path = 0\n", "golden");
+      "name = \"" + name + "\"\n" +
+          (name.starts_with("vision_rwkv") ? vision_rwkv_settings(golden) : rwkv_unet_settings()),
+      "golden");
   return create_model(table, {.input_channels = shape[1], .class_count = config.at("num_classes")});
 }
 
@@ -168,6 +220,30 @@ void compare_gradient(const SafetensorsFile& file,
   }
 }
 
+/// Vision-RWKV on an image of another size, with its position embedding resized.
+void compare_resized(const SafetensorsFile& file,
+                     VisionRwkv& model,
+                     at::ScalarType type,
+                     const Tolerances& tolerances,
+                     std::vector<Comparison>& comparisons) {
+  for (auto& parameter : model.parameters()) parameter.mutable_grad().reset();
+  const at::Tensor image = file.tensor("resized/input").to(type);
+  const auto check = [&](const std::string& name, const at::Tensor& found, double tolerance) {
+    if (file.contains("resized/" + name))
+      comparisons.push_back(compare(
+          "resized input", "resized/" + name, found, file.tensor("resized/" + name), tolerance));
+  };
+  const int64_t patch = model.config().patch_size;
+  check("pos_embed",
+        model.backbone()->positions(image.size(2) / patch, image.size(3) / patch),
+        tolerances.values);
+  const at::Tensor output = model.forward(image);
+  check("output", output, tolerances.values);
+  if (!file.contains("resized/output_weight")) return;
+  (output * file.tensor("resized/output_weight").to(type)).sum().backward();
+  check("grad_pos_embed", model.backbone()->pos_embed.grad(), tolerances.gradients);
+}
+
 std::vector<Comparison> run_network(const SafetensorsFile& file,
                                     const nlohmann::json& golden,
                                     Precision precision,
@@ -240,6 +316,9 @@ std::vector<Comparison> run_network(const SafetensorsFile& file,
                      zero.contains(parameter),
                      tolerances,
                      comparisons);
+  if (auto* vision_rwkv = dynamic_cast<VisionRwkv*>(model.get());
+      vision_rwkv && file.contains("resized/input"))
+    compare_resized(file, *vision_rwkv, type, tolerances, comparisons);
   const size_t left = gradients.size() - with_gradient.size();
   if (left > 0 && golden.value("grads", "full") != "none")
     notes.push_back("the file holds no gradient for " + std::to_string(left) + " parameters");
@@ -269,7 +348,8 @@ void note_what_is_left(const SafetensorsFile& file, std::vector<std::string>& no
                                                    "output",
                                                    "output_f32",
                                                    "output_weight",
-                                                   "grad_input"};
+                                                   "grad_input",
+                                                   "resized"};
   for (const auto& key : file.names())
     if (!understood.contains(key.substr(0, key.find('/'))))
       notes.push_back("not compared: " + key + ", which this network has no use for");

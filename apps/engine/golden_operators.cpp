@@ -7,6 +7,8 @@
 #include "apps/engine/golden_files.h"
 #include "kernels/bi_wkv/bi_wkv.h"
 #include "kernels/shift/shift.h"
+#include "kernels/wkv6/wkv6.h"
+#include "vision/blocks/position_embedding.h"
 #include "vision/core/error.h"
 
 namespace vireo {
@@ -127,6 +129,34 @@ void check_re_wkv(const Case& c) {
   c.expect("g_spatial_first", first.grad(), tolerance);
 }
 
+void check_wkv6(const Case& c) {
+  const at::Tensor r = c.variable("r"), k = c.variable("k"), v = c.variable("v");
+  const at::Tensor w = c.variable("w"), u = c.variable("u");
+  const at::Tensor y = wkv6(r, k, v, w, u);
+  differentiate(y, c.input("gy"));
+  const double tolerance = tolerance_of(c);
+  c.expect("y", y, tolerance);
+  c.expect("gr", r.grad(), tolerance);
+  c.expect("gk", k.grad(), tolerance);
+  c.expect("gv", v.grad(), tolerance);
+  c.expect("gw", w.grad(), tolerance);
+  c.expect("gu", u.grad(), tolerance);
+}
+
+void check_resize_pos_embed(const Case& c) {
+  const std::array<int64_t, 2> from = c.facts().at("src"), to = c.facts().at("dst");
+  const std::string mode = c.facts().at("mode");
+  c.expect(
+      "y",
+      resize_positions(c.input("x"),
+                       from[0],
+                       from[1],
+                       to[0],
+                       to[1],
+                       mode == "bilinear" ? Interpolation::kBilinear : Interpolation::kBicubic),
+      tolerance_of(c));
+}
+
 struct Operator {
   std::function<void(const Case&)> check;
   std::vector<at::ScalarType> types;
@@ -138,6 +168,8 @@ const std::map<std::string, Operator>& operators() {
       {"q_shift", {check_q_shift, {at::kFloat}}},
       {"q_shift_multihead", {check_q_shift, {at::kFloat}}},
       {"re_wkv", {check_re_wkv, {at::kDouble, at::kFloat}}},
+      {"wkv6", {check_wkv6, {at::kDouble, at::kFloat}}},
+      {"resize_pos_embed", {check_resize_pos_embed, {at::kFloat}}},
   };
   return table;
 }
