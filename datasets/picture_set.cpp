@@ -30,7 +30,7 @@ fs::path index_of(const fs::path& folder) {
   return folder / "items.safetensors";
 }
 
-[[noreturn]] void broken(const fs::path& path, const std::string& what) {
+[[noreturn]] void broken_pictures(const fs::path& path, const std::string& what) {
   throw DataError(path, what + "; run `vireo prepare` again");
 }
 
@@ -44,17 +44,17 @@ at::Tensor column(size_t count, const Get& get) {
 
 // A column of the index: int64, one per item.
 const int64_t* read_column(const SafetensorsFile& file, const std::string& name, int64_t count) {
-  if (!file.contains(name)) broken(file.path(), "has no \"" + name + "\"");
+  if (!file.contains(name)) broken_pictures(file.path(), "has no \"" + name + "\"");
   const at::Tensor values = file.tensor(name);
   if (values.scalar_type() != at::kLong || values.dim() != 1 || values.size(0) != count)
-    broken(file.path(), "\"" + name + "\" is not one number per picture");
+    broken_pictures(file.path(), "\"" + name + "\" is not one number per picture");
   return values.const_data_ptr<int64_t>();
 }
 
 std::vector<std::string> read_names(const SafetensorsFile& file) {
-  if (!file.contains("names")) broken(file.path(), "has no \"names\"");
+  if (!file.contains("names")) broken_pictures(file.path(), "has no \"names\"");
   const at::Tensor bytes = file.tensor("names");
-  if (bytes.scalar_type() != at::kByte) broken(file.path(), "\"names\" is not text");
+  if (bytes.scalar_type() != at::kByte) broken_pictures(file.path(), "\"names\" is not text");
   std::vector<std::string> names(1);
   const uint8_t* text = bytes.const_data_ptr<uint8_t>();
   for (int64_t i = 0; i < bytes.numel(); ++i)
@@ -66,7 +66,7 @@ std::vector<std::string> read_names(const SafetensorsFile& file) {
   return names;
 }
 
-json read_manifest(const fs::path& folder) {
+json read_picture_manifest(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(manifest_of(folder), ignored))
     throw DataError(folder,
@@ -74,9 +74,9 @@ json read_manifest(const fs::path& folder) {
                     "last. Run it (again)");
   const json manifest = json::parse(read_text(manifest_of(folder)), nullptr, false);
   if (!manifest.is_object() || manifest.value("format", "") != kFormat)
-    broken(manifest_of(folder), "is not the manifest of a cache of pictures with classes");
+    broken_pictures(manifest_of(folder), "is not the manifest of a cache of pictures with classes");
   if (manifest.value("version", int64_t{0}) != kVersion)
-    broken(manifest_of(folder), "has another format version than this program's 1");
+    broken_pictures(manifest_of(folder), "has another format version than this program's 1");
   return manifest;
 }
 
@@ -214,7 +214,7 @@ void write_picture_cache(const fs::path& folder,
 }
 
 PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
-  const json manifest = read_manifest(folder);
+  const json manifest = read_picture_manifest(folder);
   const SafetensorsFile index = SafetensorsFile::open(index_of(folder));
   PictureSet set;
   bool decoded = true;
@@ -232,12 +232,12 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
     files = manifest.at("folder").get<std::string>();
     depth = manifest.at("depth").get<std::string>();
   } catch (const json::exception&) {
-    broken(manifest_of(folder), "lacks a part of its description");
+    broken_pictures(manifest_of(folder), "lacks a part of its description");
   }
   const auto channels = static_cast<size_t>(set.channels);
   if ((set.channels != 1 && set.channels != 3) || set.mean.size() != channels ||
       set.sd.size() != channels || set.class_names.empty())
-    broken(manifest_of(folder), "describes impossible pictures or no class");
+    broken_pictures(manifest_of(folder), "describes impossible pictures or no class");
 
   const std::vector<std::string> names = read_names(index);
   const auto count = static_cast<int64_t>(names.size());
@@ -247,15 +247,16 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
                 *fold = read_column(index, "fold", count);
   for (int64_t i = 0; i < count; ++i) {
     if (part[i] < 0 || part[i] > 2 || label[i] < 0 || label[i] >= set.class_count())
-      broken(index.path(), "has an impossible class or part for " + names[static_cast<size_t>(i)]);
+      broken_pictures(index.path(),
+                      "has an impossible class or part for " + names[static_cast<size_t>(i)]);
     set.items.push_back(
         {names[static_cast<size_t>(i)], label[i], patient[i], static_cast<Part>(part[i]), fold[i]});
   }
   if (set.multi_label) {
-    if (!index.contains("labels")) broken(index.path(), "has no \"labels\"");
+    if (!index.contains("labels")) broken_pictures(index.path(), "has no \"labels\"");
     const at::Tensor labels = index.tensor("labels");
     if (labels.scalar_type() != at::kByte || labels.numel() != count * set.class_count())
-      broken(index.path(), "\"labels\" is not a table of pictures and classes");
+      broken_pictures(index.path(), "\"labels\" is not a table of pictures and classes");
     const uint8_t* values = labels.const_data_ptr<uint8_t>();
     set.labels.assign(values, values + labels.numel());
   }
@@ -283,7 +284,7 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
   for (int64_t s = 0; s < shards; ++s) {
     const SafetensorsFile file = SafetensorsFile::open(picture_shard(folder, s));
     if (!file.contains("pixels") || file.tensor("pixels").scalar_type() != at::kByte)
-      broken(file.path(), "holds no pixels");
+      broken_pictures(file.path(), "holds no pixels");
     held->pixels.push_back(file.tensor("pixels"));
   }
   for (const auto& [name, into] : {std::pair{"shard", &held->shard},
@@ -300,7 +301,7 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
     if (s < 0 || s >= shards || h < 1 || w < 1 || h > 1 << 20 || w > 1 << 20 ||
         (d != 1 && d != 3) || held->offset[i] < 0 ||
         held->offset[i] > held->pixels[static_cast<size_t>(s)].numel() - h * w * d)
-      broken(index.path(), "places " + names[i] + " outside the pixels there are");
+      broken_pictures(index.path(), "places " + names[i] + " outside the pixels there are");
   }
   set.picture = [held](int64_t item) {
     const auto i = static_cast<size_t>(item);

@@ -5,7 +5,7 @@
 namespace vireo {
 namespace {
 
-constexpr int64_t kWidest = 1 << 16;
+constexpr int64_t kMostChannels = 1 << 16;
 constexpr int64_t kHeadChannels = 64;  // published
 constexpr int64_t kLargestHead = 128;
 
@@ -48,21 +48,22 @@ VisionRwkvConfig VisionRwkvConfig::from_toml(ConfigTable& table,
                                              bool six) {
   VisionRwkvConfig config = defaults;
   config.in_channels =
-      table.integer("in_channels", std::max<int64_t>(shape.input_channels, 0), 0, kWidest);
-  config.classes = table.integer("classes", std::max<int64_t>(shape.class_count, 0), 0, kWidest);
+      table.integer("in_channels", std::max<int64_t>(shape.input_channels, 0), 0, kMostChannels);
+  config.classes =
+      table.integer("classes", std::max<int64_t>(shape.class_count, 0), 0, kMostChannels);
   if (config.in_channels < 1) table.fail("in_channels", "must be given, at least 1");
   if (config.classes < 1) table.fail("classes", "must be given, at least 1");
-  config.stem_channels = table.integer("stem_channels", config.in_channels, 1, kWidest);
+  config.stem_channels = table.integer("stem_channels", config.in_channels, 1, kMostChannels);
   if (config.in_channels != 1 && config.stem_channels != config.in_channels)
     table.fail("stem_channels", "differs from in_channels; only one channel can be repeated");
 
   for (const char* key : {"channels", "depth"})
     if (defaults.channels == 0 && !table.has(key))
       table.fail(key, "is missing: a free configuration gives channels and depth");
-  config.channels = table.integer("channels", defaults.channels, 1, kWidest);
+  config.channels = table.integer("channels", defaults.channels, 1, kMostChannels);
   config.depth = table.integer("depth", defaults.depth, 1, 1000);
   config.patch_size = table.integer("patch_size", defaults.patch_size, 1, 1024);
-  config.image_size = table.integer("image_size", defaults.image_size, 1, kWidest);
+  config.image_size = table.integer("image_size", defaults.image_size, 1, kMostChannels);
   if (config.image_size % config.patch_size != 0)
     table.fail("image_size",
                "holds " + std::to_string(config.image_size) + ", no multiple of patch_size " +

@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kLargestW = 10;  // exp(-exp(10)) is 0 in float64
 
-bool is_supported(at::ScalarType type) {
+bool is_wkv6_type(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf;
 }
 
@@ -31,7 +31,7 @@ void check_wkv6(const at::Tensor& r,
                 k.device(),
                 ", found ",
                 x.device());
-    TORCH_CHECK(is_supported(x.scalar_type()),
+    TORCH_CHECK(is_wkv6_type(x.scalar_type()),
                 "wkv6: ",
                 name,
                 " must be float32, float64, bfloat16 or float16, found ",
