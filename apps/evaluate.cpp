@@ -8,10 +8,12 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/engine/classifier.h"
 #include "apps/engine/evaluation.h"
 #include "apps/engine/evaluation_files.h"
 #include "apps/engine/html_report.h"
 #include "apps/engine/slice_picture.h"
+#include "apps/pictures.h"
 #include "apps/verbs.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -235,16 +237,26 @@ void run(const EvaluationRequest& request) {
 
 void add_evaluate(CLI::App& app) {
   auto request = std::make_shared<EvaluationRequest>();
+  auto pictures = std::make_shared<PictureEvaluation>();
   CLI::App* verb = app.add_subcommand(
-      "evaluate", "Score label maps against the truth: Dice, IoU, HD95, ASSD, NSD, volumes, in mm");
+      "evaluate",
+      "Score label maps against the truth (Dice, IoU, HD95, ASSD, NSD, volumes, in mm), or a "
+      "trained classifier on a data set");
   verb->footer(
       "Cases are paired by file name (.nii.gz, .nrrd, .mha, .png, ...); the grids must agree. "
       "Leaves\n"
       "summary.json (with nnU-Net's keys), results.csv and report.html.\n\n"
       "Example:\n"
       "  vireo evaluate predictions data/phantom/labelsTs --labels data/phantom/dataset.json \\\n"
-      "      --images data/phantom/imagesTs --output scores");
-  verb->add_option("PREDICTIONS", request->predictions, "Folder of label maps, or one file")
+      "      --images data/phantom/imagesTs --output scores\n\n"
+      "For classification PREDICTIONS is a checkpoint and TRUTHS a configuration (.toml), a\n"
+      "prepared cache or a data set. Leaves results.json, results.csv (timm's columns first),\n"
+      "predictions.csv and report.html.\n\n"
+      "Example:\n"
+      "  vireo evaluate runs/classification/isic2017/vision_rwkv_t/checkpoint_best.safetensors \\\n"
+      "      configs/classification/isic2017/vision_rwkv_t.toml --output scores");
+  verb->add_option(
+          "PREDICTIONS", request->predictions, "Folder of label maps, or one file; or a checkpoint")
       ->required();
   verb->add_option("TRUTHS", request->truths, "Folder of label maps, or one file")->required();
   verb->add_option(
@@ -272,7 +284,35 @@ void add_evaluate(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   verb->add_option("--seed", request->seed, "Seed of the bootstrap intervals")
       ->capture_default_str();
-  verb->callback([request] { run(*request); });
+  verb->add_option("--part", pictures->part, "Classification: the part of the data set to score")
+      ->check(CLI::IsMember({"auto", "train", "val", "test"}))
+      ->capture_default_str();
+  verb->add_option("--fold", pictures->fold, "Classification: the fold that was held out")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb->add_option("--specificity",
+                   pictures->specificity,
+                   "Classification: the specificity at which the sensitivity is told")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb->add_option("--batch", pictures->batch_size, "Classification: pictures per batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_option("--device", pictures->device, "Classification: where the network runs")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  verb->callback([request, pictures] {
+    if (request->predictions.extension() != ".safetensors") return run(*request);
+    if (!is_classifier(request->predictions))
+      throw DataError(request->predictions,
+                      "segments; give its label maps, which `vireo predict` writes, to be scored");
+    pictures->checkpoint = request->predictions;
+    pictures->data = request->truths;
+    pictures->output = request->output.empty() ? request->predictions.parent_path() / "evaluation"
+                                               : request->output;
+    pictures->seed = request->seed;
+    evaluate_pictures(*pictures);
+  });
 }
 
 }  // namespace vireo

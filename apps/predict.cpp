@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -7,9 +8,11 @@
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
+#include "apps/engine/classifier.h"
 #include "apps/engine/device.h"
 #include "apps/engine/prediction.h"
 #include "apps/engine/trained_model.h"
+#include "apps/pictures.h"
 #include "apps/verbs.h"
 #include "models/cost.h"
 #include "vision/core/error.h"
@@ -35,6 +38,10 @@ made its label file, and that file is unchanged; without it every case is predic
 Memory beside the program (about 0.5 GiB) and the weights, whatever the number of cases:
   12*C*V + 12*C*P + 3*V + B bytes    C channels, V voxels of the image, P of the resampled image
                                      (P = V where nothing is resampled), B = --batch-memory
+
+A classifier's input is a file or a folder with those below it; it leaves predictions.csv and
+predictions.json with the probabilities of all classes.
+
 Exit code 0: all cases done; 1: some or all failed, listed at the end; 2: usage.)";
 
 struct PredictArguments {
@@ -43,6 +50,8 @@ struct PredictArguments {
   double batch_memory_gib = 0.5, max_memory_gib = 0;
   int threads = 0;
   std::string device = "auto";
+  bool evidence = false;
+  double temperature = 1;
 };
 
 // This process's own command line.
@@ -74,6 +83,16 @@ void run(const PredictArguments& arguments) {
       static_cast<int64_t>(arguments.max_memory_gib * static_cast<double>(1 << 30));
   options.version = VIREO_VERSION;
 
+  const auto& files = options.model_files;
+  if (std::any_of(files.begin(), files.end(), is_classifier)) {
+    if (files.size() > 1)
+      throw UsageError("several classifiers are not averaged; give --model once");
+    PicturePrediction request{files[0], options.input, options.output, arguments.device};
+    if (options.inference.batch > 0) request.batch_size = options.inference.batch;
+    request.temperature = arguments.temperature;
+    request.evidence = arguments.evidence;
+    return predict_pictures(request);
+  }
   std::vector<TrainedModel> models;
   for (const auto& file : options.model_files) {
     models.push_back(load_trained_model(file));
@@ -99,7 +118,7 @@ void run(const PredictArguments& arguments) {
 
 void add_predict(CLI::App& app) {
   auto arguments = std::make_shared<PredictArguments>();
-  CLI::App* verb = app.add_subcommand("predict", "Segment images with trained models");
+  CLI::App* verb = app.add_subcommand("predict", "Segment or classify images with trained models");
   PredictionOptions& prediction = arguments->prediction;
   InferenceOptions& inference = prediction.inference;
 
@@ -144,6 +163,14 @@ void add_predict(CLI::App& app) {
                  "Every file is a case, whatever number ends its name");
   verb->add_flag("--continue", prediction.keep_done, "Keep the cases that are already done");
   verb->add_flag("--no-preview", arguments->no_preview, "Write no preview.png");
+  verb->add_option("--temperature",
+                   arguments->temperature,
+                   "Classification: divides the network's answers (from `vireo evaluate`)")
+      ->check(CLI::Range(0.01, 100.0))
+      ->capture_default_str();
+  verb->add_flag("--evidence",
+                 arguments->evidence,
+                 "Classification: also evidence/NAME.png, what spoke for the class");
   verb->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
   verb->footer(kPredictFooter);
   verb->callback([arguments] {

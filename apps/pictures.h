@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+// What the verbs `evaluate` and `predict` do where the model classifies.
+namespace vireo {
+
+struct PictureEvaluation {
+  std::filesystem::path checkpoint;
+  /// A configuration (.toml), a prepared cache, or a data set as `vireo prepare` reads it.
+  std::filesystem::path data;
+  std::filesystem::path output;
+  std::string part = "auto";  ///< train, val, test; auto: test where there is one, else val
+  std::string device = "auto";
+  int64_t batch_size = 32, fold = 0, resamples = 2000;
+  double specificity = 0.9;
+  uint64_t seed = 1;
+};
+void evaluate_pictures(const PictureEvaluation& request);
+
+struct PicturePrediction {
+  std::filesystem::path checkpoint;
+  std::filesystem::path input;   ///< an image file, or a folder of them (folders below included)
+  std::filesystem::path output;  ///< a folder
+  std::string device = "auto";
+  int64_t batch_size = 16;
+  double temperature = 1;
+  bool evidence = false;  ///< also an overlay of what spoke for the predicted class
+};
+void predict_pictures(const PicturePrediction& request);
+
+}  // namespace vireo
