@@ -12,11 +12,13 @@
 #include <unistd.h>
 
 #include "apps/engine/checkpoint.h"
+#include "apps/engine/classification_task.h"
 #include "apps/engine/segmentation_task.h"
 #include "apps/engine/trained_model.h"
 #include "apps/engine/training_config.h"
 #include "datasets/cache_writer.h"
 #include "datasets/data_config.h"
+#include "datasets/picture_data_config.h"
 #include "tests/support/made_cases.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
@@ -205,11 +207,16 @@ TEST(Configurations, AreCompleteAndKnowEveryKeyTheyUse) {
     if (entry.path().extension() != ".toml") continue;
     ++count;
     ConfigTable table = ConfigTable::from_file(entry.path());
-    table.choice("task", "segmentation", {"segmentation"});
-    DataConfig::from_table(table.table("data"), "runs");
     TrainingConfig::from_config(table.table("train"));
     ValidationConfig::from_config(table.table("validation"));
-    SegmentationTask::Settings::from_config(table);
+    if (table.choice("task", "segmentation", {"segmentation", "classification"}) ==
+        "classification") {
+      PictureDataConfig::from_table(table.table("data"), "runs");
+      ClassificationTask::Settings::from_config(table);
+    } else {
+      DataConfig::from_table(table.table("data"), "runs");
+      SegmentationTask::Settings::from_config(table);
+    }
     ConfigTable model = table.table("model");
     EXPECT_NO_THROW(create_model(model, {3, 2})) << entry.path();
     EXPECT_NO_THROW(table.finish()) << entry.path();
