@@ -11,7 +11,8 @@ namespace vireo {
 /// What one step works on. `target` is what the task makes of it.
 struct Batch {
   at::Tensor image;   ///< float32 [B, C, H, W]
-  at::Tensor target;  ///< segmentation: uint8 [B, H, W], 255 = ignored
+  /// segmentation: uint8 [B, H, W], 255 = ignored; classification: float32 [B, K], probabilities
+  at::Tensor target;
 };
 
 /// Makes batches ahead of the trainer, in threads. `make(i)` must be a function of i alone and safe
