@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kWrongPictures = 24;
-constexpr int64_t kPicturePx = 220;
+constexpr int64_t kThumbnailPx = 220;
 
 PictureSet open_data(const PictureEvaluation& request) {
   if (is_picture_cache(request.data))
@@ -64,7 +64,7 @@ Canvas canvas_of(const at::Tensor& picture) {
   const at::Tensor planes = picture.permute({2, 0, 1}).contiguous();
   Canvas canvas =
       planes.size(0) == 1 ? Canvas::from_gray(planes[0], 0, 255) : Canvas::from_rgb(planes, 0, 255);
-  const double scale = static_cast<double>(kPicturePx) /
+  const double scale = static_cast<double>(kThumbnailPx) /
                        static_cast<double>(std::max(canvas.width(), canvas.height()));
   const auto scaled = [&](int64_t side) {
     return std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(side) * scale));
