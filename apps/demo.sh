@@ -19,7 +19,7 @@ section "1/6 Data: CT-like abdomens, made here"
 section "2/6 Prepare: check, normalise, cache"
 "$vireo" prepare "$config" --set data.folder=demo/data
 
-section "3/6 Train RWKV-UNet-T (up to 5 minutes on two cores)"
+section "3/6 Train RWKV-UNet-T (4 minutes on two cores)"
 "$vireo" train "$config" --set data.folder=demo/data
 
 section "4/6 Segment the 6 scans that training never saw"

@@ -10,7 +10,7 @@ namespace vireo {
 
 /// What one step works on. `target` is what the task makes of it.
 struct Batch {
-  at::Tensor image;   ///< float32 [B, C, H, W]
+  at::Tensor image;  ///< float32 [B, C, H, W]
   /// segmentation: uint8 [B, H, W], 255 = ignored; classification: float32 [B, K], probabilities
   at::Tensor target;
 };
