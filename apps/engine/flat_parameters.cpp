@@ -132,38 +132,34 @@ void AdamW::step(FlatParameters& parameters, double learning_rate, double gradie
   const auto b1 = static_cast<float>(settings_.beta1), b2 = static_cast<float>(settings_.beta2);
   const auto correction = static_cast<float>(root_correction);
   const auto epsilon = static_cast<float>(settings_.epsilon);
-  if (parameters.rates.defined()) {
-    const float* rates = parameters.rates.const_data_ptr<float>();
-    at::parallel_for(0, parameters.values.numel(), kGrain, [&](int64_t begin, int64_t end) {
+  const auto update = [&](int64_t from, int64_t to, auto kept_at, auto rate_at) {
+    at::parallel_for(from, to, kGrain, [&](int64_t begin, int64_t end) {
+#pragma omp simd
       for (int64_t i = begin; i < end; ++i) {
         const float g = gradient[i] * scale;
         first[i] = b1 * first[i] + (1 - b1) * g;
         second[i] = b2 * second[i] + (1 - b2) * g * g;
-        const float kept =
-            i < parameters.decayed ? 1 - rates[i] * static_cast<float>(1 - keep) : 1.f;
-        value[i] = kept * value[i] -
-                   rates[i] * step_rate * first[i] / (correction * std::sqrt(second[i]) + epsilon);
+        value[i] = kept_at(i) * value[i] -
+                   rate_at(i) * first[i] / (correction * std::sqrt(second[i]) + epsilon);
       }
     });
-    return;
-  }
-  const auto update = [&](int64_t begin, int64_t end, float kept) {
-#pragma omp simd
-    for (int64_t i = begin; i < end; ++i) {
-      const float g = gradient[i] * scale;
-      first[i] = b1 * first[i] + (1 - b1) * g;
-      second[i] = b2 * second[i] + (1 - b2) * g * g;
-      value[i] =
-          kept * value[i] - step_rate * first[i] / (correction * std::sqrt(second[i]) + epsilon);
-    }
   };
-  at::parallel_for(0, parameters.decayed, kGrain, [&](int64_t begin, int64_t end) {
-    update(begin, end, static_cast<float>(keep));
-  });
-  at::parallel_for(
-      parameters.decayed, parameters.values.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        update(begin, end, 1.f);
-      });
+  const auto undecayed = [](int64_t) { return 1.f; };
+  const int64_t decayed = parameters.decayed, count = parameters.values.numel();
+  if (parameters.rates.defined()) {
+    const float* rates = parameters.rates.const_data_ptr<float>();
+    const auto lost = static_cast<float>(1 - keep);
+    const auto rate_at = [=](int64_t i) { return rates[i] * step_rate; };
+    update(
+        0, decayed, [=](int64_t i) { return 1 - rates[i] * lost; }, rate_at);
+    update(decayed, count, undecayed, rate_at);
+  } else {
+    const auto rate_at = [=](int64_t) { return step_rate; };
+    const auto kept = static_cast<float>(keep);
+    update(
+        0, decayed, [=](int64_t) { return kept; }, rate_at);
+    update(decayed, count, undecayed, rate_at);
+  }
 }
 
 WeightAverage::WeightAverage(const FlatParameters& parameters, double decay)
