@@ -135,6 +135,23 @@ TEST(PicturePreprocessing, CutsTheMiddleAndNormalises) {
   EXPECT_THROW(PicturePreprocessing::from_json({{"size_yx", {0, 4}}}, "test"), DataError);
 }
 
+TEST(PicturePreprocessing, NormalisesEveryPictureByItsOwnMeanAndSpreadOnRequest) {
+  PicturePreprocessing p = plain(4);
+  p.normalization = PicturePreprocessing::Normalization::kPicture;
+  p = PicturePreprocessing::from_json(p.to_json(), "test");
+  const int64_t channels = p.channels();
+  const at::Tensor dark = at::randint(10, 60, {4, 4, channels}, at::kByte);
+  const at::Tensor bright = dark * 2 + 90;
+  at::Tensor a = at::empty({channels, 4, 4}), b = at::empty({channels, 4, 4});
+  p.apply(dark, a.mutable_data_ptr<float>());
+  p.apply(bright, b.mutable_data_ptr<float>());
+  EXPECT_TRUE(at::allclose(a, b, 0, 1e-5));
+  EXPECT_TRUE(at::allclose(a.mean({1, 2}), at::zeros({channels}), 0, 1e-5));
+  EXPECT_TRUE(at::allclose(a.std({1, 2}, /*unbiased=*/false), at::ones({channels}), 0, 1e-5));
+  p.apply(at::full({4, 4, channels}, 7, at::kByte), a.mutable_data_ptr<float>());
+  EXPECT_TRUE(at::equal(a, at::zeros_like(a)));
+}
+
 TEST(AugmentPicture, IsAFunctionOfItsStreamAndPlainWhenOff) {
   PicturePreprocessing p = plain(7);
   std::vector<float> a(49), b(49), c(49);
