@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "models/weights/state_dict.h"
+#include "vision/blocks/position_embedding.h"
 
 namespace vireo {
 namespace {
@@ -25,16 +26,6 @@ bool are_positions(const std::string& name, const at::Tensor& from, const at::Te
          to.size(0) == 1 && from.size(2) == to.size(2) && side_of(from) > 0 && side_of(to) > 0;
 }
 
-at::Tensor on_grid(const at::Tensor& positions, int64_t side) {
-  const int64_t from = side_of(positions), channels = positions.size(2);
-  const at::Tensor map =
-      positions.to(at::kFloat).transpose(1, 2).reshape({1, channels, from, from});
-  return at::upsample_bicubic2d(map, {side, side}, /*align_corners=*/false)
-      .flatten(2)
-      .transpose(1, 2)
-      .contiguous();
-}
-
 }  // namespace
 
 PretrainedReport load_pretrained(Model& model,
@@ -50,7 +41,8 @@ PretrainedReport load_pretrained(Model& model,
       state[name] = target;
     } else if (found != state.end() && are_positions(name, found->second, target)) {
       report.resized.push_back(name);
-      found->second = on_grid(found->second, side_of(target));
+      const int64_t from = side_of(found->second), to = side_of(target);
+      found->second = resize_positions(found->second.to(at::kFloat), from, from, to, to);
     }
   }
   // A head of other names than this model's belongs to the old task as well.
