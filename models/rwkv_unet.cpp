@@ -4,7 +4,6 @@
 #include <ATen/ops/reflection_pad2d.h>
 #include <ATen/ops/replication_pad2d.h>
 #include <c10/util/StringUtil.h>
-#include <torch/nn/init.h>
 
 #include "vision/blocks/observe.h"
 #include "vision/core/error.h"
@@ -35,25 +34,25 @@ at::Tensor doubled(const at::Tensor& x) {
   return resize_bilinear(x, 2 * x.size(2), 2 * x.size(3));
 }
 
-std::vector<std::string> attention_names() {
-  std::vector<std::string> names;
-  for (const char* name : {"spatial_decay",
-                           "spatial_first",
-                           "spatial_mix_k",
-                           "spatial_mix_v",
-                           "spatial_mix_r",
-                           "key.weight",
-                           "value.weight",
-                           "receptance.weight",
-                           "key_norm.weight",
-                           "key_norm.bias",
-                           "output.weight"})
-    names.push_back(std::string("att.") + name);
-  for (const char* name : {"ln1.weight", "ln1.bias"}) names.emplace_back(name);
-  return names;
+}  // namespace
+
+RwkvUnetConfig RwkvUnetConfig::preset(char size) {
+  return {RwkvUnetEncoderConfig::preset(size)};
 }
 
-}  // namespace
+RwkvUnetConfig RwkvUnetConfig::from_toml(ConfigTable& table,
+                                         const ModelShape& shape,
+                                         const RwkvUnetConfig& defaults) {
+  RwkvUnetConfig config = defaults;
+  config.read(table, shape);
+  config.decoder_kernel = table.integer("decoder_kernel", defaults.decoder_kernel, 1, 63);
+  if (config.decoder_kernel % 2 == 0)
+    table.fail("decoder_kernel",
+               "holds " + std::to_string(config.decoder_kernel) + "; kernels must be odd");
+  config.ccm_drop_path = table.number("ccm_drop_path", defaults.ccm_drop_path, 0, 0.99);
+  table.finish();
+  return config;
+}
 
 RwkvUnetDecoderImpl::RwkvUnetDecoderImpl(int64_t in, int64_t out, int64_t kernel) {
   conv = register_module("conv", ConvNormAct(ConvNormActOptions{.in = in, .out = in}));
@@ -72,67 +71,18 @@ at::Tensor RwkvUnetDecoderImpl::forward(const at::Tensor& x) {
   return observed(*this, doubled(features(x)));
 }
 
-RwkvUnet::RwkvUnet(const RwkvUnetConfig& config) : config_(config) {
-  build_encoder();
-  build_decoder();
-  initialise();
-}
-
-void RwkvUnet::build_encoder() {
-  const auto& c = config_;
-  encoder_ = register_module("encoder", std::make_shared<torch::nn::Module>("encoder"));
-  int64_t block_count = 0;
-  for (const int64_t depth : c.depths) block_count += depth;
-
-  const auto add = [&](size_t stage, const IrRwkvOptions& options) {
-    const std::string list_name = "stage" + std::to_string(stage);
-    auto& blocks = stages_[stage];
-    auto children = encoder_->named_children();
-    if (!children.contains(list_name))
-      encoder_->register_module(list_name, std::make_shared<torch::nn::Module>(list_name));
-    const std::string index = std::to_string(blocks.size());
-    blocks.emplace_back(options);
-    encoder_->named_children()[list_name]->register_module(index, blocks.back().ptr());
-
-    // Published blocks hold an attention and two norms each, used or not.
-    const std::string prefix = "encoder." + list_name + "." + index + ".";
-    if (!options.attention)
-      for (const auto& name : attention_names()) unused_.insert(prefix + name);
-    for (const char* name : {"ln2.weight", "ln2.bias"}) unused_.insert(prefix + name);
-  };
-
-  add(0,
-      {.in = c.stem_channels(),
-       .out = c.stem_width,
-       .kernel = c.stem_kernel,
-       .norm = NormKind::kNone,
-       .se_ratio = 1});
-  int64_t width = c.stem_width, block = 0;
-  for (size_t i = 0; i < 4; ++i)
-    for (int64_t j = 0; j < c.depths[i]; ++j, ++block) {
-      const bool first = j == 0;
-      const double rate = block_count > 1 ? c.drop_path * static_cast<double>(block) /
-                                                static_cast<double>(block_count - 1)
-                                          : 0;
-      add(i + 1,
-          {.in = width,
-           .out = c.dims[i],
-           .expansion = c.expansions[i] * (first ? 2 : 1),
-           .kernel = c.kernels[i],
-           .stride = first ? 2 : 1,
-           .norm = c.norms[i],
-           .attention = c.attention[i] && !first,
-           .skip = !first,
-           .drop_path = rate,
-           .form = c.wkv_form});
-      width = c.dims[i];
-    }
-
+RwkvUnet::RwkvUnet(const RwkvUnetConfig& config)
+    : config_(config),
+      encoder_(register_module("encoder", std::make_shared<torch::nn::Module>("encoder"))),
+      stages_(*encoder_, config) {
+  for (const auto& name : stages_.unused_names()) unused_.insert("encoder." + name);
   // The classifier of the encoder's pretraining.
-  const std::string norm = c.norms[3] == NormKind::kLayer ? "norm.norm" : "norm";
+  const std::string norm = config.norms[3] == NormKind::kLayer ? "norm.norm" : "norm";
   for (const auto& name :
        {norm + ".weight", norm + ".bias", std::string("head.weight"), std::string("head.bias")})
     unused_.insert("encoder." + name);
+  build_decoder();
+  start_rwkv_unet(*this);
 }
 
 void RwkvUnet::build_decoder() {
@@ -150,15 +100,6 @@ void RwkvUnet::build_decoder() {
   }
   final_conv_ = register_module(
       "final_conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(kDecoderWidth, config_.classes, 1)));
-}
-
-void RwkvUnet::initialise() {
-  // Published as a normal distribution cut at a hundred deviations; norms start at one and zero and
-  // convolutions as LibTorch does.
-  const at::NoGradGuard no_grad;
-  for (const auto& module : modules(/*include_self=*/false))
-    if (auto* linear = module->as<torch::nn::Linear>())
-      torch::nn::init::normal_(linear->weight, 0, 0.02);
 }
 
 bool RwkvUnet::is_known_unused(const std::string& state_name) const {
@@ -180,20 +121,12 @@ at::Tensor RwkvUnet::forward(const at::Tensor& image) {
 }
 
 at::Tensor RwkvUnet::forward_padded(const at::Tensor& image) {
-  at::Tensor x = image;
-  if (config_.in_channels == 1) x = x.expand({-1, config_.stem_channels(), -1, -1});
-  x = x.contiguous(at::MemoryFormat::ChannelsLast);  // [B, 3, H, W]
+  const auto levels = stages_.forward(image);
+  const auto skips = ccm_->forward({levels[2], levels[1], levels[0]});
 
-  std::array<at::Tensor, 5> levels;
-  for (size_t stage = 0; stage < stages_.size(); ++stage) {
-    for (auto& block : stages_[stage]) x = block(x);
-    if (stage > 0) levels[stage] = x;  // [B, dims[s-1], H / 2^s, W / 2^s]
-  }
-  const auto skips = ccm_->forward({levels[3], levels[2], levels[1]});
-
-  x = decoders_[0](levels[4]);            // [B, dims[2], H/8, W/8]
-  x = decoders_[1](joined(x, skips[0]));  // [B, dims[1], H/4, W/4]
-  x = decoders_[2](joined(x, skips[1]));  // [B, dims[0], H/2, W/2]
+  at::Tensor x = decoders_[0](levels[3]);  // [B, dims[2], H/8, W/8]
+  x = decoders_[1](joined(x, skips[0]));   // [B, dims[1], H/4, W/4]
+  x = decoders_[2](joined(x, skips[1]));   // [B, dims[0], H/2, W/2]
   // The last 1x1 convolution commutes with the bilinear x2 before it and costs a quarter there.
   x = decoders_[3]->features(joined(x, skips[2]));  // [B, 24, H/2, W/2]
   if (is_observed()) observed(*decoders_[3], doubled(x));

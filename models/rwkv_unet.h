@@ -3,32 +3,17 @@
 #include <array>
 #include <set>
 #include <string>
-#include <vector>
 
-#include "models/registry.h"
+#include "models/rwkv_unet_encoder.h"
 #include "vision/blocks/ccm.h"
-#include "vision/blocks/ir_rwkv.h"
 
 // RWKV-UNet (arXiv 2501.08458): an encoder of IR-RWKV blocks, the cross-channel mix over its skips,
 // and a decoder of large depthwise convolutions.
 namespace vireo {
 
-struct RwkvUnetConfig {
-  int64_t in_channels = 1;  ///< 1: the image is repeated for a stem of three, as published
-  int64_t classes = 2;
-  int64_t stem_width = 24;
-  std::array<int64_t, 4> depths{};  ///< blocks in stages 1 to 4
-  std::array<int64_t, 4> dims{};
-  std::array<double, 4> expansions{};
-  int64_t stem_kernel = 5;
-  std::array<int64_t, 4> kernels{5, 5, 5, 5};
+struct RwkvUnetConfig : RwkvUnetEncoderConfig {
   int64_t decoder_kernel = 9;
-  std::array<NormKind, 4> norms{
-      NormKind::kBatch, NormKind::kBatch, NormKind::kLayer, NormKind::kLayer};
-  std::array<bool, 4> attention{false, false, true, true};
-  double drop_path = 0.05;      ///< of the last encoder block; rises linearly from 0
   double ccm_drop_path = 0.05;  ///< of the cross-channel mix
-  WkvForm wkv_form = WkvForm::kExact;
 
   /// 'T', 'S' or 'B'.
   static RwkvUnetConfig preset(char size);
@@ -37,7 +22,6 @@ struct RwkvUnetConfig {
   static RwkvUnetConfig from_toml(ConfigTable& table,
                                   const ModelShape& shape,
                                   const RwkvUnetConfig& defaults);
-  int64_t stem_channels() const { return in_channels == 1 ? 3 : in_channels; }
 };
 
 /// One step of the decoder: 1x1 and large depthwise convolution, projection, bilinear x2.
@@ -68,14 +52,12 @@ class RwkvUnet : public Model {
   const RwkvUnetConfig& config() const { return config_; }
 
  private:
-  void build_encoder();
   void build_decoder();
-  void initialise();
   at::Tensor forward_padded(const at::Tensor& image);
 
   RwkvUnetConfig config_;
   std::shared_ptr<torch::nn::Module> encoder_;
-  std::array<std::vector<IrRwkvBlock>, 5> stages_;
+  RwkvUnetStages stages_;
   Ccm ccm_{nullptr};
   std::array<RwkvUnetDecoder, 4> decoders_{nullptr, nullptr, nullptr, nullptr};
   torch::nn::Conv2d final_conv_{nullptr};

@@ -1,6 +1,6 @@
-#include <cmath>
+#include <algorithm>
 
-#include "models/rwkv_unet.h"
+#include "models/rwkv_unet_encoder.h"
 
 namespace vireo {
 namespace {
@@ -37,8 +37,8 @@ NormKind norm_from(ConfigTable& table, const std::string& name) {
 
 }  // namespace
 
-RwkvUnetConfig RwkvUnetConfig::preset(char size) {
-  RwkvUnetConfig config;
+RwkvUnetEncoderConfig RwkvUnetEncoderConfig::preset(char size) {
+  RwkvUnetEncoderConfig config;
   if (size == 'T') {
     config.depths = {2, 2, 4, 2};
     config.dims = {32, 48, 96, 160};
@@ -55,61 +55,50 @@ RwkvUnetConfig RwkvUnetConfig::preset(char size) {
   return config;
 }
 
-RwkvUnetConfig RwkvUnetConfig::from_toml(ConfigTable& table,
-                                         const ModelShape& shape,
-                                         const RwkvUnetConfig& defaults) {
-  RwkvUnetConfig config = defaults;
-  config.in_channels =
+void RwkvUnetEncoderConfig::read(ConfigTable& table, const ModelShape& shape) {
+  in_channels =
       table.integer("in_channels", std::max<int64_t>(shape.input_channels, 0), 0, kWidest);
-  config.classes = table.integer("classes", std::max<int64_t>(shape.class_count, 0), 0, kWidest);
-  if (config.in_channels < 1) table.fail("in_channels", "must be given, at least 1");
-  if (config.classes < 1) table.fail("classes", "must be given, at least 1");
+  classes = table.integer("classes", std::max<int64_t>(shape.class_count, 0), 0, kWidest);
+  if (in_channels < 1) table.fail("in_channels", "must be given, at least 1");
+  if (classes < 1) table.fail("classes", "must be given, at least 1");
 
-  config.stem_width = table.integer("stem_width", defaults.stem_width, 1, kWidest);
+  stem_width = table.integer("stem_width", stem_width, 1, kWidest);
   for (const char* key : {"depths", "dims", "expansions"})
-    if (defaults.dims[0] == 0 && !table.has(key))
+    if (dims[0] == 0 && !table.has(key))
       table.fail(key, "is missing: a free configuration gives depths, dims and expansions");
-  config.depths = four_integers(table, "depths", defaults.depths, 1000);
-  config.dims = four_integers(table, "dims", defaults.dims, kWidest);
-  const auto expansions =
-      table.numbers("expansions", {defaults.expansions.begin(), defaults.expansions.end()}, 4);
-  for (size_t i = 0; i < 4; ++i) {
-    config.expansions[i] = expansions[i];
-    if (!(expansions[i] >= 1 && expansions[i] <= 64))
+  depths = four_integers(table, "depths", depths, 1000);
+  dims = four_integers(table, "dims", dims, kWidest);
+  const auto given = table.numbers("expansions", {expansions.begin(), expansions.end()}, 4);
+  for (const double expansion : given)
+    if (!(expansion >= 1 && expansion <= 64))
       table.fail("expansions", "every value must be from 1 to 64");
-  }
+  std::copy(given.begin(), given.end(), expansions.begin());
 
-  config.stem_kernel = table.integer("stem_kernel", defaults.stem_kernel, 1, 63);
-  require_odd(table, "stem_kernel", config.stem_kernel);
-  config.kernels = four_integers(table, "kernels", defaults.kernels, 63);
-  for (const int64_t kernel : config.kernels) require_odd(table, "kernels", kernel);
-  config.decoder_kernel = table.integer("decoder_kernel", defaults.decoder_kernel, 1, 63);
-  require_odd(table, "decoder_kernel", config.decoder_kernel);
+  stem_kernel = table.integer("stem_kernel", stem_kernel, 1, 63);
+  require_odd(table, "stem_kernel", stem_kernel);
+  kernels = four_integers(table, "kernels", kernels, 63);
+  for (const int64_t kernel : kernels) require_odd(table, "kernels", kernel);
 
   std::vector<std::string> norm_names;
-  for (const NormKind norm : defaults.norms)
-    norm_names.push_back(kNormNames[static_cast<size_t>(norm)]);
+  for (const NormKind norm : norms) norm_names.push_back(kNormNames[static_cast<size_t>(norm)]);
   norm_names = table.texts("norms", norm_names);
   if (norm_names.size() != 4) table.fail("norms", "must hold four names, one for each stage");
-  for (size_t i = 0; i < 4; ++i) config.norms[i] = norm_from(table, norm_names[i]);
+  for (size_t i = 0; i < 4; ++i) norms[i] = norm_from(table, norm_names[i]);
 
   std::vector<int64_t> attended;
   for (size_t i = 0; i < 4; ++i)
-    if (defaults.attention[i]) attended.push_back(static_cast<int64_t>(i) + 1);
+    if (attention[i]) attended.push_back(static_cast<int64_t>(i) + 1);
   attended = table.integers("attention_stages", attended);
-  config.attention.fill(false);
+  attention.fill(false);
   for (const int64_t stage : attended) {
     if (stage < 1 || stage > 4) table.fail("attention_stages", "stages are numbered 1 to 4");
-    config.attention[static_cast<size_t>(stage - 1)] = true;
+    attention[static_cast<size_t>(stage - 1)] = true;
   }
 
-  config.drop_path = table.number("drop_path", defaults.drop_path, 0, 0.99);
-  config.ccm_drop_path = table.number("ccm_drop_path", defaults.ccm_drop_path, 0, 0.99);
-  config.wkv_form = table.choice("wkv_form", "exact", {"exact", "published"}) == "published"
-                        ? WkvForm::kPublished
-                        : WkvForm::kExact;
-  table.finish();
-  return config;
+  drop_path = table.number("drop_path", drop_path, 0, 0.99);
+  wkv_form = table.choice("wkv_form", "exact", {"exact", "published"}) == "published"
+                 ? WkvForm::kPublished
+                 : WkvForm::kExact;
 }
 
 }  // namespace vireo
