@@ -72,12 +72,13 @@ int64_t extent(const ImportedWeights& weights,
 void check_against_model(const ImportOptions& options, const ImportedWeights& weights) {
   ModelShape shape{.input_channels = options.channels, .class_count = options.classes};
   if (shape.input_channels == 0)
-    shape.input_channels =
-        extent(weights,
-               {"encoder.stage0.0.conv.conv.weight", "backbone.patch_embed.projection.weight"},
-               1);
+    shape.input_channels = extent(weights,
+                                  {"encoder.stage0.0.conv.conv.weight",
+                                   "stage0.0.conv.conv.weight",
+                                   "backbone.patch_embed.projection.weight"},
+                                  1);
   if (shape.class_count == 0)
-    shape.class_count = extent(weights, {"final_conv.weight", "head.fc.weight"}, 0);
+    shape.class_count = extent(weights, {"final_conv.weight", "head.weight", "head.fc.weight"}, 0);
   if (shape.input_channels == 0) shape.input_channels = 3;
   if (shape.class_count == 0) shape.class_count = 1;
   const auto model = build(options.model, shape);

@@ -20,6 +20,17 @@ std::shared_ptr<Model> make_free_rwkv_unet(ConfigTable& table, const ModelShape&
 }
 
 template <char size>
+std::shared_ptr<Model> make_rwkv_unet_encoder(ConfigTable& table, const ModelShape& shape) {
+  return std::make_shared<RwkvUnetEncoder>(
+      RwkvUnetEncoderConfig::from_toml(table, shape, RwkvUnetEncoderConfig::preset(size)));
+}
+
+std::shared_ptr<Model> make_free_rwkv_unet_encoder(ConfigTable& table, const ModelShape& shape) {
+  return std::make_shared<RwkvUnetEncoder>(
+      RwkvUnetEncoderConfig::from_toml(table, shape, RwkvUnetEncoderConfig{}));
+}
+
+template <char size>
 std::shared_ptr<Model> make_vision_rwkv(ConfigTable& table, const ModelShape& shape) {
   const auto preset = VisionRwkvConfig::preset(size);
   return std::make_shared<VisionRwkv>(VisionRwkvConfig::from_toml(table, shape, preset, false));
@@ -48,6 +59,14 @@ const std::vector<Row>& table_of_models() {
       {{"rwkv_unet_s", "RWKV-UNet small, 9.7 M parameters"}, make_rwkv_unet<'S'>},
       {{"rwkv_unet_b", "RWKV-UNet base, 17.1 M parameters"}, make_rwkv_unet<'B'>},
       {{"rwkv_unet", "RWKV-UNet of your own dims, depths and expansions"}, make_free_rwkv_unet},
+      {{"rwkv_unet_encoder_t", "RWKV-UNet's encoder, tiny, a classifier of 3.1 M parameters"},
+       make_rwkv_unet_encoder<'T'>},
+      {{"rwkv_unet_encoder_s", "RWKV-UNet's encoder, small, a classifier of 9.6 M parameters"},
+       make_rwkv_unet_encoder<'S'>},
+      {{"rwkv_unet_encoder_b", "RWKV-UNet's encoder, base, a classifier of 16.9 M parameters"},
+       make_rwkv_unet_encoder<'B'>},
+      {{"rwkv_unet_encoder", "RWKV-UNet's encoder of your own dims, depths and expansions"},
+       make_free_rwkv_unet_encoder},
       {{"vision_rwkv_t", "Vision-RWKV tiny, a classifier of 6.2 M parameters"},
        make_vision_rwkv<'T'>},
       {{"vision_rwkv_s", "Vision-RWKV small, a classifier of 23.8 M parameters"},

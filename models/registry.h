@@ -16,6 +16,8 @@ class Model : public torch::nn::Module {
   virtual at::Tensor forward(const at::Tensor& image) = 0;
   virtual int64_t input_channels() const = 0;
   virtual int64_t class_count() const = 0;
+  /// A classifier gives logits [B, K], all others [B, K, H, W].
+  virtual bool classifies() const { return false; }
   /// Names (or prefixes ending in '*') that published weight files hold though the network never
   /// uses them.
   virtual bool is_known_unused(const std::string& state_name) const { return state_name.empty(); }

@@ -76,10 +76,7 @@ RwkvUnet::RwkvUnet(const RwkvUnetConfig& config)
       encoder_(register_module("encoder", std::make_shared<torch::nn::Module>("encoder"))),
       stages_(*encoder_, config) {
   for (const auto& name : stages_.unused_names()) unused_.insert("encoder." + name);
-  // The classifier of the encoder's pretraining.
-  const std::string norm = config.norms[3] == NormKind::kLayer ? "norm.norm" : "norm";
-  for (const auto& name :
-       {norm + ".weight", norm + ".bias", std::string("head.weight"), std::string("head.bias")})
+  for (const auto& name : RwkvUnetEncoder::classifier_names(config))
     unused_.insert("encoder." + name);
   build_decoder();
   start_rwkv_unet(*this);

@@ -1,6 +1,10 @@
 #include "models/rwkv_unet_encoder.h"
 
+#include <c10/util/StringUtil.h>
 #include <torch/nn/init.h>
+
+#include "vision/blocks/observe.h"
+#include "vision/core/error.h"
 
 namespace vireo {
 namespace {
@@ -96,6 +100,48 @@ void start_rwkv_unet(torch::nn::Module& network) {
       torch::nn::init::normal_(linear->weight, 0, 0.02);
       if (linear->bias.defined()) torch::nn::init::zeros_(linear->bias);
     }
+}
+
+RwkvUnetEncoder::RwkvUnetEncoder(const RwkvUnetEncoderConfig& config)
+    : config_(config), stages_(*this, config) {
+  const int64_t width = config.dims[3];
+  if (config.norms[3] == NormKind::kBatch)
+    batch_norm_ = register_module("norm", make_batch_norm(width));
+  if (config.norms[3] == NormKind::kLayer)
+    layer_norm_ = register_module("norm", LayerNorm2d(width));
+  head_ = register_module("head", torch::nn::Linear(width, config.classes));
+  start_rwkv_unet(*this);
+}
+
+std::vector<std::string> RwkvUnetEncoder::classifier_names(const RwkvUnetEncoderConfig& config) {
+  std::vector<std::string> names = {"head.weight", "head.bias"};
+  if (config.norms[3] == NormKind::kLayer)
+    names.insert(names.end(), {"norm.norm.weight", "norm.norm.bias"});
+  if (config.norms[3] == NormKind::kBatch)
+    names.insert(names.end(),
+                 {"norm.weight",
+                  "norm.bias",
+                  "norm.running_mean",
+                  "norm.running_var",
+                  "norm.num_batches_tracked"});
+  return names;
+}
+
+bool RwkvUnetEncoder::is_known_unused(const std::string& state_name) const {
+  return stages_.unused_names().contains(state_name);
+}
+
+at::Tensor RwkvUnetEncoder::forward(const at::Tensor& image) {
+  if (image.dim() != 4 || image.size(1) != config_.in_channels || image.numel() == 0)
+    throw Error(c10::str("RWKV-UNet encoder: the input has the shape ",
+                         image.sizes(),
+                         "; expected [batch, ",
+                         config_.in_channels,
+                         ", height, width]"));
+  at::Tensor x = stages_.forward(image)[3];  // [B, dims[3], H/16, W/16]
+  if (batch_norm_) x = run(batch_norm_, x);
+  if (layer_norm_) x = layer_norm_(x);
+  return run(head_, x.mean({2, 3}));  // [B, K]
 }
 
 }  // namespace vireo

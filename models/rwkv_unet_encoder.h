@@ -28,10 +28,15 @@ struct RwkvUnetEncoderConfig {
 
   /// 'T', 'S' or 'B'.
   static RwkvUnetEncoderConfig preset(char size);
-  /// Reads these keys of a [model] table; those that are absent keep their values. Throws
-  /// ConfigError.
-  void read(ConfigTable& table, const ModelShape& shape);
+  /// Reads and finishes the [model] table of a classifier; keys that are absent keep the values of
+  /// `defaults`. Throws ConfigError.
+  static RwkvUnetEncoderConfig from_toml(ConfigTable& table,
+                                         const ModelShape& shape,
+                                         const RwkvUnetEncoderConfig& defaults);
   int64_t stem_channels() const { return in_channels == 1 ? 3 : in_channels; }
+
+ protected:
+  void read(ConfigTable& table, const ModelShape& shape);
 };
 
 /// The blocks of stage 0 (the stem) to stage 4.
@@ -58,5 +63,31 @@ class RwkvUnetStages {
 /// Linear weights start normal with deviation 0.02 and their biases at zero; norms start at one and
 /// zero and convolutions as LibTorch does.
 void start_rwkv_unet(torch::nn::Module& network);
+
+/// The encoder as a classifier, as it is published for ImageNet: norm, mean over all pixels, linear
+/// layer. (The published code holds the two layers without using them; this is their use in EMO's
+/// classifier, arXiv 2301.01146, in whose framework the encoder was pretrained.) Any height and
+/// width; nothing is padded. Names are those of the published files: `stage<s>.<i>`, `norm`,
+/// `head`. In an RWKV-UNet they stand below `encoder.`.
+class RwkvUnetEncoder : public Model {
+ public:
+  explicit RwkvUnetEncoder(const RwkvUnetEncoderConfig& config);
+
+  /// [B, in_channels, H, W] -> [B, classes]
+  at::Tensor forward(const at::Tensor& image) override;
+  int64_t input_channels() const override { return config_.in_channels; }
+  int64_t class_count() const override { return config_.classes; }
+  bool classifies() const override { return true; }
+  bool is_known_unused(const std::string& state_name) const override;
+  /// Names of what follows the stages.
+  static std::vector<std::string> classifier_names(const RwkvUnetEncoderConfig& config);
+
+ private:
+  RwkvUnetEncoderConfig config_;
+  RwkvUnetStages stages_;
+  torch::nn::BatchNorm2d batch_norm_{nullptr};  ///< registered as `norm`
+  LayerNorm2d layer_norm_{nullptr};             ///< registered as `norm`
+  torch::nn::Linear head_{nullptr};
+};
 
 }  // namespace vireo

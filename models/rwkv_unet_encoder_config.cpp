@@ -55,6 +55,15 @@ RwkvUnetEncoderConfig RwkvUnetEncoderConfig::preset(char size) {
   return config;
 }
 
+RwkvUnetEncoderConfig RwkvUnetEncoderConfig::from_toml(ConfigTable& table,
+                                                       const ModelShape& shape,
+                                                       const RwkvUnetEncoderConfig& defaults) {
+  RwkvUnetEncoderConfig config = defaults;
+  config.read(table, shape);
+  table.finish();
+  return config;
+}
+
 void RwkvUnetEncoderConfig::read(ConfigTable& table, const ModelShape& shape) {
   in_channels =
       table.integer("in_channels", std::max<int64_t>(shape.input_channels, 0), 0, kWidest);

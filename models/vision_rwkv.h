@@ -87,6 +87,7 @@ class VisionRwkv : public Model {
   at::Tensor forward(const at::Tensor& image) override;
   int64_t input_channels() const override { return config_.in_channels; }
   int64_t class_count() const override { return config_.classes; }
+  bool classifies() const override { return true; }
   VisionRwkvBackbone& backbone() { return backbone_; }
   const VisionRwkvConfig& config() const { return config_; }
 

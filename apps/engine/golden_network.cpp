@@ -31,12 +31,16 @@ bool starts_with(const std::string& text, const std::string& prefix, std::string
 
 /// The published class behind a golden file, under Vireo's name for it.
 std::string model_name(const nlohmann::json& config) {
-  static const std::map<std::string, std::string> names = {{"RWKV_UNet_T", "rwkv_unet_t"},
-                                                           {"RWKV_UNet_S", "rwkv_unet_s"},
-                                                           {"RWKV_UNet_B", "rwkv_unet_b"},
-                                                           {"RWKV_UNet", "rwkv_unet_b"},
-                                                           {"VRWKV", "vision_rwkv"},
-                                                           {"VRWKV6", "vision_rwkv6"}};
+  static const std::map<std::string, std::string> names = {
+      {"RWKV_UNet_T", "rwkv_unet_t"},
+      {"RWKV_UNet_S", "rwkv_unet_s"},
+      {"RWKV_UNet_B", "rwkv_unet_b"},
+      {"RWKV_UNet", "rwkv_unet_b"},
+      {"RWKV_UNet_encoder_T", "rwkv_unet_encoder_t"},
+      {"RWKV_UNet_encoder_S", "rwkv_unet_encoder_s"},
+      {"RWKV_UNet_encoder_B", "rwkv_unet_encoder_b"},
+      {"VRWKV", "vision_rwkv"},
+      {"VRWKV6", "vision_rwkv6"}};
   const std::string published = config.at("class").get<std::string>();
   // "VRWKV + GlobalAveragePooling + LinearClsHead(fc)": the backbone's class comes first.
   const auto found = names.find(published.substr(0, published.find(' ')));
@@ -45,8 +49,9 @@ std::string model_name(const nlohmann::json& config) {
 }
 
 /// Stochastic depth is off: golden files are made without it, in training mode too.
-std::string rwkv_unet_settings() {
-  return "drop_path = 0\nccm_drop_path = 0\n";
+std::string rwkv_unet_settings(const std::string& name) {
+  return name.starts_with("rwkv_unet_encoder") ? "drop_path = 0\n"
+                                               : "drop_path = 0\nccm_drop_path = 0\n";
 }
 
 /// Constructor arguments of VRWKV and VRWKV6; an unknown one is refused, since it may change the
@@ -95,10 +100,11 @@ std::shared_ptr<Model> build_model(const nlohmann::json& golden) {
   const auto shape = config.at("input_shape").get<std::vector<int64_t>>();
   if (shape.size() != 4) throw Error("input_shape must have four numbers");
   const std::string name = model_name(config);
-  auto table = ConfigTable::from_text(
-      "name = \"" + name + "\"\n" +
-          (name.starts_with("vision_rwkv") ? vision_rwkv_settings(golden) : rwkv_unet_settings()),
-      "golden");
+  auto table =
+      ConfigTable::from_text("name = \"" + name + "\"\n" +
+                                 (name.starts_with("vision_rwkv") ? vision_rwkv_settings(golden)
+                                                                  : rwkv_unet_settings(name)),
+                             "golden");
   return create_model(table, {.input_channels = shape[1], .class_count = config.at("num_classes")});
 }
 

@@ -115,5 +115,21 @@ TEST(Classify, TrainsEvaluatesPredictsAndFineTunes) {
   EXPECT_THAT(tuned, HasSubstr("head.fc.weight starts anew"));
 }
 
+TEST(Classify, TheEncoderOfRwkvUnetIsAClassifierLikeAnyOther) {
+  const fs::path folder = test::scratch_folder();
+  const fs::path config = make_project(folder,
+                                       "name = \"rwkv_unet_encoder\"\ndepths = [1, 1, 2, 2]\n"
+                                       "dims = [8, 8, 12, 16]\nexpansions = [1, 1, 1, 2]\n");
+  const std::string best = (folder / "run" / "checkpoint_best.safetensors").string();
+  run("train " + config.string() + " --quiet --epochs 2 --output " + (folder / "run").string());
+  run("evaluate " + best + " " + config.string() + " --output " + (folder / "results").string());
+  const json scores = json::parse(read_text(folder / "results" / "results.json"));
+  EXPECT_EQ(scores.at("pictures"), 45);
+  run("predict --model " + best + " --evidence " + (folder / "data" / "test" / "down").string() +
+      " " + (folder / "out").string());
+  EXPECT_TRUE(fs::exists(folder / "out" / "evidence"));
+  EXPECT_THAT(run("info " + best), HasSubstr("stage4.1.att.key.weight"));
+}
+
 }  // namespace
 }  // namespace vireo

@@ -95,6 +95,7 @@ TEST(RwkvUnet, ComputesThePublishedOutput) {
 
 TEST(RwkvUnet, AcceptsAnyHeightAndWidth) {
   const auto model = small_model();
+  EXPECT_FALSE(model->classifies());
   model->eval();
   for (const auto& [height, width] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {5, 40}, {16, 16}, {33, 7}, {64, 48}}) {

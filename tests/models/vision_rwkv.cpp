@@ -95,6 +95,7 @@ TEST(VisionRwkv, HasThePublishedNames) {
 
 TEST(VisionRwkv, ClassifiesImagesOfAnySize) {
   for (const auto& model : {small_model(), small_model6()}) {
+    EXPECT_TRUE(model->classifies());
     model->eval();
     for (const auto& [height, width] :
          std::vector<std::pair<int64_t, int64_t>>{{16, 16}, {1, 1}, {5, 40}, {64, 12}}) {

@@ -24,6 +24,7 @@ class TinyClassifier : public Model {
   }
   int64_t input_channels() const override { return channels_; }
   int64_t class_count() const override { return classes_; }
+  bool classifies() const override { return true; }
 
  private:
   int64_t channels_, classes_;

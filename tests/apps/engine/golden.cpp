@@ -23,8 +23,10 @@ using ::testing::HasSubstr;
 class GoldenMaker {
  public:
   GoldenMaker(const std::string& published, const std::string& ours, bool training) {
+    const bool encoder = ours.starts_with("rwkv_unet_encoder");
     auto table = ConfigTable::from_text(
-        "name = \"" + ours + "\"\ndrop_path = 0\nccm_drop_path = 0\n", "test");
+        "name = \"" + ours + "\"\ndrop_path = 0\n" + (encoder ? "" : "ccm_drop_path = 0\n"),
+        "test");
     model_ = create_model(table, {.input_channels = 1, .class_count = 2});
     model_->train(training);
     for (auto& parameter : model_->parameters())
@@ -46,8 +48,8 @@ class GoldenMaker {
   std::filesystem::path write() {
     store_parameters();
     const at::Tensor input = at::randn({2, 1, 16, 16}).to(at::kDouble).requires_grad_();
-    const at::Tensor weight = at::randn({2, 2, 16, 16}).to(at::kDouble);
     const at::Tensor output = model_->forward(input);
+    const at::Tensor weight = at::randn(output.sizes()).to(at::kDouble);
     (output * weight).sum().backward();
     tensors_["input"] = input.detach().to(at::kFloat);
     tensors_["output"] = output.detach().to(at::kFloat);
@@ -100,6 +102,13 @@ TEST(Golden, ReadsInt8ParametersAndGradientSummariesOfTheSmallNetwork) {
   EXPECT_TRUE(report.passed());
   EXPECT_GT(report.comparisons.size(), 300);
   EXPECT_EQ(report.subject, "rwkv_unet_s, eval, float64");
+}
+
+TEST(Golden, KnowsTheEncoderAsAClassifier) {
+  const auto path = GoldenMaker("RWKV_UNet_encoder_T", "rwkv_unet_encoder_t", false).write();
+  const auto report = verify_golden_file(path, Precision::kFloat64);
+  EXPECT_TRUE(report.passed());
+  EXPECT_EQ(report.subject, "rwkv_unet_encoder_t, eval, float64");
 }
 
 TEST(Golden, ComparesRunningStatisticsInTraining) {
