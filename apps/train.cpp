@@ -55,6 +55,21 @@ struct Plan {
   fs::path folder;
 };
 
+void check_task(ConfigTable& model, bool classifies, bool wanted) {
+  if (classifies == wanted) return;
+  const auto kind = [](bool classifier) -> std::string {
+    return classifier ? "a classifier (one answer per picture)"
+                      : "a segmentation network (an answer for every pixel)";
+  };
+  const auto task = [](bool classification) -> std::string {
+    return classification ? "task = \"classification\"" : "task = \"segmentation\"";
+  };
+  model.fail("name",
+             "\"" + model.text("name") + "\" is " + kind(classifies) + ", and " + task(wanted) +
+                 " needs " + kind(wanted) + "; choose another model (`vireo info` lists them) or " +
+                 "set " + task(classifies));
+}
+
 Plan read_plan(const TrainOptions& options) {
   std::vector<std::string> overrides = options.overrides;
   if (options.fold >= 0) overrides.push_back("train.fold=" + std::to_string(options.fold));
@@ -78,7 +93,7 @@ Plan read_plan(const TrainOptions& options) {
   }
   // The real shape is known only from the data; any will do to find mistakes in the table.
   ConfigTable model = plan.table.table("model");
-  create_model(model, {3, 2});
+  check_task(model, create_model(model, {3, 2})->classifies(), plan.classifies);
   plan.table.finish();
   plan.folder =
       options.output.empty() ? run_folder(options.config, options.fold) : fs::path(options.output);

@@ -57,14 +57,19 @@ std::string run(const std::string& arguments, int expected = 0) {
   return result.output + result.errors;
 }
 
-TEST(Classify, PreparesAndRefusesNetworksOfPixels) {
+TEST(Classify, RefusesNetworksOfPixelsBeforeReadingData) {
   const fs::path folder = test::scratch_folder();
   const fs::path config = make_project(folder, "name = \"rwkv_unet_t\"\n");
+  EXPECT_THAT(
+      run("train " + config.string() + " --quiet --output " + (folder / "run").string(), 1),
+      HasSubstr(
+          "model.name: \"rwkv_unet_t\" is a segmentation network (an answer for every pixel), "
+          "and task = \"classification\" needs a classifier"));
+  EXPECT_FALSE(fs::exists(folder / "cache"));
+  EXPECT_FALSE(fs::exists(folder / "run"));
   const std::string prepared = run("prepare " + config.string());
   EXPECT_THAT(prepared, HasSubstr("broken.png"));
   EXPECT_THAT(prepared, HasSubstr("240 cases"));
-  EXPECT_THAT(run("train " + config.string() + " --quiet --output " + (folder / "run").string(), 1),
-              HasSubstr("one per picture"));
 }
 
 TEST(Classify, TrainsEvaluatesPredictsAndFineTunes) {

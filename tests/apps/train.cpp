@@ -194,6 +194,10 @@ TEST(Train, RefusesMistakesBeforeAnyWork) {
   EXPECT_THAT(errors("--set train.learning_rat=1"), HasSubstr("learning_rate"));
   EXPECT_THAT(errors("--set augment.flip=1"), HasSubstr("augment.flip"));
   EXPECT_THAT(errors("--set model.name=unet"), HasSubstr("unknown model unet"));
+  EXPECT_THAT(
+      errors("--set model.name=rwkv_unet_encoder --set data.cache=/nowhere/cache"),
+      HasSubstr("model.name: \"rwkv_unet_encoder\" is a classifier (one answer per picture), "
+                "and task = \"segmentation\" needs a segmentation network"));
   EXPECT_THAT(errors("--fold 3"), HasSubstr("fold 3 does not exist"));
   EXPECT_THAT(errors("--max-minutes 1"), HasSubstr("max_minutes"));
   EXPECT_THAT(errors("--set data.cache=/nowhere/cache"), HasSubstr("nowhere"));
@@ -209,8 +213,10 @@ TEST(Configurations, AreCompleteAndKnowEveryKeyTheyUse) {
     ConfigTable table = ConfigTable::from_file(entry.path());
     TrainingConfig::from_config(table.table("train"));
     ValidationConfig::from_config(table.table("validation"));
-    if (table.choice("task", "segmentation", {"segmentation", "classification"}) ==
-        "classification") {
+    const bool classifies =
+        table.choice("task", "segmentation", {"segmentation", "classification"}) ==
+        "classification";
+    if (classifies) {
       PictureDataConfig::from_table(table.table("data"), "runs");
       ClassificationTask::Settings::from_config(table);
     } else {
@@ -218,7 +224,7 @@ TEST(Configurations, AreCompleteAndKnowEveryKeyTheyUse) {
       SegmentationTask::Settings::from_config(table);
     }
     ConfigTable model = table.table("model");
-    EXPECT_NO_THROW(create_model(model, {3, 2})) << entry.path();
+    EXPECT_EQ(create_model(model, {3, 2})->classifies(), classifies) << entry.path();
     EXPECT_NO_THROW(table.finish()) << entry.path();
   }
   EXPECT_GE(count, 3);
