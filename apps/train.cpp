@@ -1,6 +1,8 @@
 #include <filesystem>
+#include <iomanip>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -36,7 +38,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct TrainOptions {
-  std::string config, output;
+  std::string config, output, pretrained;
   std::vector<std::string> overrides;
   int64_t fold = -1;
   bool deterministic = false, restart = false, resume = false, quiet = false;
@@ -54,6 +56,20 @@ struct Plan {
   ClassificationTask::Settings classification;
   fs::path folder;
 };
+
+PretrainedReport start_from(const fs::path& path, Model& model) {
+  std::map<std::string, at::Tensor> state;
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  const auto format = file.metadata().find("format");
+  if (format != file.metadata().end() && format->second == "vireo-checkpoint") {
+    Checkpoint checkpoint = read_checkpoint(path);
+    state =
+        checkpoint.average.empty() ? std::move(checkpoint.model) : std::move(checkpoint.average);
+  } else {
+    state = file.tensors();
+  }
+  return load_pretrained(model, std::move(state), path.string());
+}
 
 void check_task(ConfigTable& model, bool classifies, bool wanted) {
   if (classifies == wanted) return;
@@ -74,6 +90,11 @@ Plan read_plan(const TrainOptions& options) {
   std::vector<std::string> overrides = options.overrides;
   if (options.fold >= 0) overrides.push_back("train.fold=" + std::to_string(options.fold));
   if (options.deterministic) overrides.push_back("train.deterministic=true");
+  if (!options.pretrained.empty()) {
+    std::ostringstream text;
+    text << "train.pretrained=" << std::quoted(options.pretrained);
+    overrides.push_back(text.str());
+  }
   Plan plan{ConfigTable::from_file(options.config, overrides), false, {}, {}, {}, {}, {}, {}, {}};
   const fs::path run = run_folder(options.config, -1);
   plan.classifies = plan.table.choice("task", "segmentation", {"segmentation", "classification"}) ==
@@ -91,10 +112,13 @@ Plan read_plan(const TrainOptions& options) {
     plan.segmentation.batches.seed = plan.training.seed;
     plan.segmentation.validation_slices_per_case = plan.validation.slices_per_case;
   }
-  // The real shape is known only from the data; any will do to find mistakes in the table.
+  // The real shape is known only from the data; any will do to find mistakes in the table, and
+  // weights to start from that are not of this network.
   ConfigTable model = plan.table.table("model");
-  check_task(model, create_model(model, {3, 2})->classifies(), plan.classifies);
+  const std::shared_ptr<Model> trial = create_model(model, {3, 2});
+  check_task(model, trial->classifies(), plan.classifies);
   plan.table.finish();
+  if (!plan.training.pretrained.empty()) start_from(plan.training.pretrained, *trial);
   plan.folder =
       options.output.empty() ? run_folder(options.config, options.fold) : fs::path(options.output);
   return plan;
@@ -155,31 +179,14 @@ void check_fold(int64_t fold, int64_t count, const fs::path& cache) {
                      " has " + std::to_string(count) + ", numbered from 0");
 }
 
-void start_from(const fs::path& path, Model& model) {
-  std::map<std::string, at::Tensor> state;
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  const auto format = file.metadata().find("format");
-  if (format != file.metadata().end() && format->second == "vireo-checkpoint") {
-    Checkpoint checkpoint = read_checkpoint(path);
-    state =
-        checkpoint.average.empty() ? std::move(checkpoint.model) : std::move(checkpoint.average);
-  } else {
-    state = file.tensors();
-  }
-  const PretrainedReport report = load_pretrained(model, std::move(state), path.string());
-  std::string text = "starting from " + path.string();
-  for (const std::string& name : report.dropped) text += "\n  " + name + " starts anew";
-  for (const std::string& name : report.resized) text += "\n  " + name + " was resized";
-  log_info(text);
-}
-
 // Trains the task, whatever it is; `what` says on what.
 void run_training(const TrainOptions& options, Plan& plan, Task& task, const std::string& what) {
   const at::Device device = choose_device(plan.training.device);
   at::manual_seed(plan.training.seed);
   ConfigTable model_table = plan.table.table("model");
   const std::shared_ptr<Model> model = create_model(model_table, task.model_shape());
-  if (!plan.training.pretrained.empty()) start_from(plan.training.pretrained, *model);
+  if (const fs::path& file = plan.training.pretrained; !file.empty())
+    log_info("starting from " + file.string() + ": " + start_from(file, *model).text());
 
   TrainingRun run;
   run.folder = plan.folder;
@@ -280,6 +287,12 @@ void add_train(CLI::App& app) {
   verb->add_flag("--deterministic", options->deterministic, "Same result bit for bit every time");
   verb->add_option("--fold", options->fold, "Fold of the data set's splits, from 0")
       ->check(CLI::Range(0, 1000));
+  verb->add_option(
+          "--pretrained",
+          options->pretrained,
+          "Weights (.safetensors) to start from: this network's, or for rwkv_unet those of "
+          "a classifier rwkv_unet_encoder (train.pretrained)")
+      ->type_name("FILE");
   auto* restart = verb->add_flag("--restart", options->restart, "Forget an earlier run");
   verb->add_flag("--resume", options->resume, "Go on with an unfinished run (the default)")
       ->excludes(restart);
@@ -288,7 +301,9 @@ void add_train(CLI::App& app) {
   verb->add_flag("--quiet", options->quiet, "Print warnings and errors only");
   verb->footer(
       "Example:\n"
-      "  vireo train configs/segmentation/phantom/rwkv_unet_t.toml --max-minutes 5\n\n"
+      "  vireo train configs/segmentation/phantom/rwkv_unet_t.toml --max-minutes 5\n"
+      "  vireo train configs/segmentation/phantom/rwkv_unet_t.toml --pretrained encoder.safetensors"
+      "\n\n"
       "Prepares the data set first where that has not been done. Leaves in the run's folder:\n"
       "  config.toml                     the complete configuration\n"
       "  metrics.jsonl, progress.png     a record per epoch, and its curves\n"

@@ -31,8 +31,8 @@ struct TrainingConfig {
   int64_t ahead = 6;               ///< batches made ahead
   /// The learning rate falls by this factor from layer to layer towards the input; 1: it does not.
   double layer_decay = 1;
-  /// Weights to start from (a checkpoint or another safetensors file of this network, made for any
-  /// classes); empty: at random.
+  /// Weights to start from, a checkpoint or another safetensors file: of this network, made for any
+  /// classes, or of its encoder (load_pretrained). Empty: at random.
   std::filesystem::path pretrained;
   Schedule schedule;
   AdamW::Settings optimizer;

@@ -1,6 +1,7 @@
 #include <chrono>
 #include <csignal>
 #include <fstream>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -15,13 +16,17 @@
 #include "apps/engine/classification_task.h"
 #include "apps/engine/segmentation_task.h"
 #include "apps/engine/trained_model.h"
+#include "apps/engine/trainer.h"
 #include "apps/engine/training_config.h"
 #include "datasets/cache_writer.h"
 #include "datasets/data_config.h"
 #include "datasets/picture_data_config.h"
 #include "tests/support/made_cases.h"
+#include "tests/support/made_pictures.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
+#include "vision/core/log.h"
+#include "vision/core/safetensors.h"
 
 namespace vireo {
 namespace {
@@ -183,6 +188,63 @@ TEST(Train, SigtermSavesAndSaysHowToGoOn) {
   EXPECT_TRUE(fs::exists(folder / "run" / "checkpoint_latest.safetensors"));
 }
 
+// Trains the encoder of make_project's network on generated pictures; returns its checkpoint.
+fs::path train_encoder(const fs::path& folder) {
+  at::set_num_threads(1);
+  const PictureSet set = test::made_pictures(60);
+  std::vector<int64_t> training(45), held_out(15);
+  std::iota(training.begin(), training.end(), 0);
+  std::iota(held_out.begin(), held_out.end(), 45);
+  ConfigTable settings = ConfigTable::from_text(
+      "[picture]\nsize = [16, 16]\n[batches]\nbatch_size = 15\n", "settings");
+  ClassificationTask task(
+      set, training, held_out, ClassificationTask::Settings::from_config(settings));
+  ConfigTable table = ConfigTable::from_text(
+      "name = \"rwkv_unet_encoder\"\ndepths = [1, 1, 2, 2]\ndims = [8, 8, 12, 16]\n"
+      "expansions = [1, 1, 1, 2]\nstem_width = 8\n",
+      "encoder");
+  const auto model = create_model(table, task.model_shape());
+  TrainingConfig config;
+  config.epochs = 2;
+  config.device = "cpu";
+  config.threads = 1;
+  config.ema_decay = 0.9;
+  TrainingRun run;
+  run.folder = folder;
+  run.model_toml = table.resolved_text();
+  train(task, model, config, {}, run);
+  return best_checkpoint(folder);
+}
+
+TEST(Train, StartsFromAnEncoderThatClassified) {
+  set_log_quiet(true);
+  const fs::path folder = test::scratch_folder(), run = folder / "run";
+  const fs::path encoder = train_encoder(folder / "encoder"), config = make_project(folder);
+  const auto result = test::run_command(
+      test::program().string() + " train " + config.string() + " --output " + run.string() +
+      " --epochs 1 --seed 5 --set train.learning_rate=0 --set train.weight_decay=0" +
+      " --set train.ema_decay=0 --set validation.whole_cases=false --pretrained '" +
+      encoder.string() + "'");
+  ASSERT_EQ(result.exit_code, 0) << result.errors;
+  EXPECT_THAT(result.errors, HasSubstr("starting from " + encoder.string() + ": "));
+  EXPECT_THAT(result.errors, HasSubstr("left at their start (ccm.*, decoder1.*"));
+  EXPECT_THAT(result.errors, HasSubstr("4 of the file's head left out"));
+
+  // Steps of nothing: the weights are those of the beginning.
+  const Checkpoint before = read_checkpoint(encoder);
+  const auto& trained = before.average.empty() ? before.model : before.average;
+  const Checkpoint after = read_checkpoint(best_checkpoint(run));
+  ConfigTable table = ConfigTable::from_text(after.metadata.at("model"), "model");
+  at::manual_seed(5);
+  const auto fresh = create_model(table, {3, 3});
+  for (const auto& item : fresh->named_parameters()) {
+    const std::string& name = item.key();
+    const at::Tensor& expected =
+        name.starts_with("encoder.") ? trained.at(name.substr(8)) : item.value();
+    EXPECT_TRUE(after.model.at(name).equal(expected)) << name;
+  }
+}
+
 TEST(Train, RefusesMistakesBeforeAnyWork) {
   const fs::path folder = test::scratch_folder();
   const fs::path config = make_project(folder);
@@ -198,6 +260,13 @@ TEST(Train, RefusesMistakesBeforeAnyWork) {
       errors("--set model.name=rwkv_unet_encoder --set data.cache=/nowhere/cache"),
       HasSubstr("model.name: \"rwkv_unet_encoder\" is a classifier (one answer per picture), "
                 "and task = \"segmentation\" needs a segmentation network"));
+  EXPECT_THAT(errors("--pretrained nowhere.safetensors --set data.cache=/nowhere/cache"),
+              HasSubstr("nowhere.safetensors"));
+  write_safetensors(folder / "other.safetensors", {{"a.weight", at::zeros({2})}}, {});
+  EXPECT_THAT(errors("--pretrained " + (folder / "other.safetensors").string() +
+                     " --set data.cache=/nowhere/cache"),
+              HasSubstr("other.safetensors: none of its 1 tensors belongs to this model: found "
+                        "a.weight"));
   EXPECT_THAT(errors("--fold 3"), HasSubstr("fold 3 does not exist"));
   EXPECT_THAT(errors("--max-minutes 1"), HasSubstr("max_minutes"));
   EXPECT_THAT(errors("--set data.cache=/nowhere/cache"), HasSubstr("nowhere"));

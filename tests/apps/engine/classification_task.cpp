@@ -138,7 +138,10 @@ TEST(LayerRates, FallFromTheHeadToTheEmbedding) {
 TEST(Pretrained, DropsTheHeadOfOtherClassesAndReportsIt) {
   test::TinyClassifier old(1, 10), fresh(1, 3);
   const PretrainedReport report = load_pretrained(fresh, state_of(old), "old");
-  EXPECT_EQ(report.dropped, (std::vector<std::string>{"head.bias", "head.weight"}));
+  const std::vector<std::string> head{"head.bias", "head.weight"};
+  EXPECT_EQ(report.at_start, head);
+  EXPECT_EQ(report.left_out, head);
+  EXPECT_EQ(report.loaded.size(), 2u);
   EXPECT_TRUE(state_of(fresh).at("first.weight").equal(state_of(old).at("first.weight")));
   auto broken = state_of(old);
   broken.erase("first.weight");
