@@ -11,7 +11,7 @@
 #include "kernels/bi_wkv/bi_wkv_ops.h"
 #include "kernels/bi_wkv/bi_wkv_published.h"
 #include "kernels/bi_wkv/bi_wkv_rows.h"
-#include "kernels/cpu_isa.h"
+#include "kernels/cpu_rows.h"
 
 namespace vireo {
 namespace {
@@ -21,18 +21,8 @@ using wkv_rows::kWidth;
 using wkv_rows::Row;
 
 const wkv_rows::Functions& wkv_functions(at::ScalarType type) {
-  static const wkv_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? wkv_rows::avx512()
-                                        : cpu_isa() == CpuIsa::kAvx2 ? wkv_rows::avx2()
-                                                                     : wkv_rows::portable();
-  return type == at::kFloat      ? table.f32
-         : type == at::kDouble   ? table.f64
-         : type == at::kBFloat16 ? table.bf16
-                                 : table.f16;
-}
-
-/// With channels side by side, as the loops want them; batch and token strides may be anything.
-at::Tensor with_unit_channels(const at::Tensor& x) {
-  return x.stride(2) == 1 || x.size(2) == 1 ? x : x.contiguous();
+  static const auto& table = table_in_use(wkv_rows::portable, wkv_rows::avx2, wkv_rows::avx512);
+  return functions_of(table, type);
 }
 
 /// One call's tensors and what it derives from w and u.

@@ -11,7 +11,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "kernels/cpu_isa.h"
+#include "kernels/cpu_rows.h"
 #include "kernels/depthwise/depthwise_rows.h"
 
 namespace vireo {
@@ -26,10 +26,8 @@ constexpr int64_t kParts = 16;
 constexpr int64_t kRowsPerPart = 8;
 
 const depthwise_rows::Table& rows() {
-  static const depthwise_rows::Table& table =
-      cpu_isa() == CpuIsa::kAvx512 ? depthwise_rows::avx512()
-      : cpu_isa() == CpuIsa::kAvx2 ? depthwise_rows::avx2()
-                                   : depthwise_rows::portable();
+  static const auto& table =
+      table_in_use(depthwise_rows::portable, depthwise_rows::avx2, depthwise_rows::avx512);
   return table;
 }
 
@@ -45,7 +43,9 @@ at::Tensor convolved(const at::Tensor& x,
 at::Tensor weight_gradient(
     const at::Tensor& x, const at::Tensor& gy, int64_t kernel, int64_t stride, int64_t padding) {
   const int64_t channels = x.size(1), taps = kernel * kernel;
-  const depthwise_rows::Job job{x.size(2),
+  const depthwise_rows::Job job{x.const_data_ptr<float>(),
+                                gy.const_data_ptr<float>(),
+                                x.size(2),
                                 x.size(3),
                                 gy.size(2),
                                 gy.size(3),
@@ -57,19 +57,15 @@ at::Tensor weight_gradient(
   const int64_t parts = std::clamp<int64_t>(all_rows / kRowsPerPart, 1, kParts);
   const int64_t lanes = rows().lanes, blocks = (channels + lanes - 1) / lanes;
   at::Tensor partial = at::empty({parts, taps, channels}, x.options());
-  const float* x_data = x.const_data_ptr<float>();
-  const float* gy_data = gy.const_data_ptr<float>();
   float* sums = partial.mutable_data_ptr<float>();
   at::parallel_for(0, parts * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i / blocks;
       rows().weight_gradient(job,
-                             x_data,
-                             gy_data,
-                             sums + part * taps * channels,
-                             part * all_rows / parts,
-                             (part + 1) * all_rows / parts,
-                             i % blocks);
+                             {part * all_rows / parts,
+                              (part + 1) * all_rows / parts,
+                              i % blocks,
+                              sums + part * taps * channels});
     }
   });
   return partial.sum(0).t().contiguous().view({channels, 1, kernel, kernel});

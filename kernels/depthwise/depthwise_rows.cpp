@@ -69,17 +69,17 @@ inline void add_row(
   for (; x < job.out_width; ++x) at_border(x);
 }
 
+/// All taps over the part's rows, for the channels from `channel` on.
 template <int kKernel, int kStride, bool kAll>
 void add_rows(const Job& job,
+              const Part& part,
               Lanes<kAll> lanes,
-              const float* x,
-              const float* gy,
-              V (&sums)[kKernel][kKernel],
-              int64_t first,
-              int64_t last) {
+              int64_t channel,
+              V (&sums)[kKernel][kKernel]) {
   const int64_t channels = job.channels;
-  for (; first < last; first += kRows) {
-    const int64_t stop = first + kRows < last ? first + kRows : last;
+  const float *x = job.x + channel, *gy = job.gy + channel;
+  for (int64_t first = part.first; first < part.last; first += kRows) {
+    const int64_t stop = first + kRows < part.last ? first + kRows : part.last;
     for (int row_of_taps = 0; row_of_taps < kKernel; ++row_of_taps) {
       V added[kKernel];
       for (int tap = 0; tap < kKernel; ++tap) added[tap] = sums[row_of_taps][tap];
@@ -99,58 +99,41 @@ void add_rows(const Job& job,
 }
 
 template <int kKernel, int kStride>
-void of_lanes(const Job& job,
-              const float* x,
-              const float* gy,
-              float* out,
-              int64_t first,
-              int64_t last,
-              int64_t block) {
+void of_lanes(const Job& job, const Part& part) {
   // The last block reads all lanes too where it can, and keeps what is its own.
-  const int64_t begin = block * kLanes, left = job.channels - begin;
+  const int64_t begin = part.block * kLanes, left = job.channels - begin;
   const int64_t own = left < kLanes ? left : kLanes;
   const int64_t read = left < kLanes && job.channels >= kLanes ? job.channels - kLanes : begin;
   V sums[kKernel][kKernel] = {};
   if (job.channels >= kLanes)
-    add_rows<kKernel, kStride>(job, Lanes<true>{}, x + read, gy + read, sums, first, last);
+    add_rows<kKernel, kStride>(job, part, Lanes<true>{}, read, sums);
   else
-    add_rows<kKernel, kStride>(job, Lanes<false>{static_cast<int>(own)}, x, gy, sums, first, last);
+    add_rows<kKernel, kStride>(job, part, Lanes<false>{static_cast<int>(own)}, 0, sums);
   for (int tap = 0; tap < kKernel * kKernel; ++tap) {
     const V sum = sums[tap / kKernel][tap % kKernel];
-    for (int64_t c = 0; c < own; ++c) out[tap * job.channels + begin + c] = sum[begin - read + c];
+    float* out = part.sums + tap * job.channels + begin;
+    for (int64_t c = 0; c < own; ++c) out[c] = sum[begin - read + c];
   }
 }
 
 template <int kKernel>
-void of_stride(const Job& job,
-               const float* x,
-               const float* gy,
-               float* sums,
-               int64_t first,
-               int64_t last,
-               int64_t block) {
+void of_stride(const Job& job, const Part& part) {
   if (job.stride == 1)
-    of_lanes<kKernel, 1>(job, x, gy, sums, first, last, block);
+    of_lanes<kKernel, 1>(job, part);
   else
-    of_lanes<kKernel, 2>(job, x, gy, sums, first, last, block);
+    of_lanes<kKernel, 2>(job, part);
 }
 
-void weight_gradient(const Job& job,
-                     const float* x,
-                     const float* gy,
-                     float* sums,
-                     int64_t first,
-                     int64_t last,
-                     int64_t block) {
+void weight_gradient(const Job& job, const Part& part) {
   switch (job.kernel) {
     case 3:
-      return of_stride<3>(job, x, gy, sums, first, last, block);
+      return of_stride<3>(job, part);
     case 5:
-      return of_stride<5>(job, x, gy, sums, first, last, block);
+      return of_stride<5>(job, part);
     case 7:
-      return of_stride<7>(job, x, gy, sums, first, last, block);
+      return of_stride<7>(job, part);
     default:
-      return of_stride<9>(job, x, gy, sums, first, last, block);
+      return of_stride<9>(job, part);
   }
 }
 

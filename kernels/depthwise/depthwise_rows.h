@@ -5,8 +5,9 @@
 // The CPU's weight gradient of a depthwise convolution, compiled once per instruction set.
 namespace vireo::depthwise_rows {
 
-/// x is [B, height, width, channels], gy [B, out_height, out_width, channels], both contiguous.
 struct Job {
+  const float* x;   ///< [B, height, width, channels], contiguous
+  const float* gy;  ///< [B, out_height, out_width, channels], contiguous
   int64_t height;
   int64_t width;
   int64_t out_height;
@@ -17,18 +18,19 @@ struct Job {
   int stride;  ///< 1 or 2
 };
 
+/// What one call sums: the output rows [first, last), counted over the whole batch, for one block
+/// of channels.
+struct Part {
+  int64_t first;
+  int64_t last;
+  int64_t block;
+  float* sums;  ///< [kernel*kernel, channels], of which the block's channels are overwritten
+};
+
 struct Table {
   /// Channels in a block.
   int64_t lanes;
-  /// sums [kernel*kernel, channels]: what the output rows [first, last), counted over the whole
-  /// batch, give the channels of this block. Overwrites these.
-  void (*weight_gradient)(const Job&,
-                          const float* x,
-                          const float* gy,
-                          float* sums,
-                          int64_t first,
-                          int64_t last,
-                          int64_t block);
+  void (*weight_gradient)(const Job&, const Part&);
 };
 
 const Table& portable();

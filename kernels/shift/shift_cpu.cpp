@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "kernels/cpu_isa.h"
+#include "kernels/cpu_rows.h"
 #include "kernels/shift/shift_ops.h"
 #include "kernels/shift/shift_plan.h"
 #include "kernels/shift/shift_rows.h"
@@ -18,13 +18,9 @@ constexpr int64_t kBlock = 64;
 constexpr int64_t kGrain = 16384;
 
 const shift_rows::Functions& shift_functions(at::ScalarType type) {
-  static const shift_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? shift_rows::avx512()
-                                          : cpu_isa() == CpuIsa::kAvx2 ? shift_rows::avx2()
-                                                                       : shift_rows::portable();
-  return type == at::kFloat      ? table.f32
-         : type == at::kDouble   ? table.f64
-         : type == at::kBFloat16 ? table.bf16
-                                 : table.f16;
+  static const auto& table =
+      table_in_use(shift_rows::portable, shift_rows::avx2, shift_rows::avx512);
+  return functions_of(table, type);
 }
 
 at::Tensor q_shift_cpu(const at::Tensor& x_in,

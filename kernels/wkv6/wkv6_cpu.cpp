@@ -8,7 +8,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "kernels/cpu_isa.h"
+#include "kernels/cpu_rows.h"
 #include "kernels/wkv6/wkv6_ops.h"
 #include "kernels/wkv6/wkv6_rows.h"
 
@@ -20,18 +20,8 @@ using wkv6_rows::Row;
 using wkv6_rows::StateKind;
 
 const wkv6_rows::Functions& functions(at::ScalarType type) {
-  static const wkv6_rows::Table& table = cpu_isa() == CpuIsa::kAvx512 ? wkv6_rows::avx512()
-                                         : cpu_isa() == CpuIsa::kAvx2 ? wkv6_rows::avx2()
-                                                                      : wkv6_rows::portable();
-  return type == at::kFloat      ? table.f32
-         : type == at::kDouble   ? table.f64
-         : type == at::kBFloat16 ? table.bf16
-                                 : table.f16;
-}
-
-/// With channels side by side, as the loops want them; batch and token strides may be anything.
-at::Tensor with_unit_channels(const at::Tensor& x) {
-  return x.stride(2) == 1 || x.size(2) == 1 ? x : x.contiguous();
+  static const auto& table = table_in_use(wkv6_rows::portable, wkv6_rows::avx2, wkv6_rows::avx512);
+  return functions_of(table, type);
 }
 
 /// One call's tensors.
