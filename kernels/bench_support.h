@@ -21,11 +21,16 @@ inline benchmark::internal::Benchmark* as_minimum(benchmark::internal::Benchmark
       });
 }
 
-/// Prints the time per element of a [B,T,C] tensor, with its unit.
-inline void count_elements(benchmark::State& state, int64_t elements) {
-  state.counters["per_element"] = benchmark::Counter(
-      static_cast<double>(elements),
+/// Prints the time for each of the `count` things that one iteration handles, with its unit.
+inline void count_each(benchmark::State& state, const char* name, int64_t count) {
+  state.counters[name] = benchmark::Counter(
+      static_cast<double>(count),
       benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+
+/// The elements of a [B,T,C] tensor.
+inline void count_elements(benchmark::State& state, int64_t elements) {
+  count_each(state, "per_element", elements);
 }
 
 }  // namespace vireo

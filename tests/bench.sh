@@ -14,7 +14,7 @@ compare() {
     function key(run) { sub(/\/min_time:.*/, "", run); return run }
     FNR == NR { order[++count] = key($0); next }
     /"run_name":/ { run = key($4) }
-    /"aggregate_name": "min"/ { minimum = 1 }
+    /"aggregate_name": "min"/ || /"run_type": "iteration"/ { minimum = 1 }  # the second: run once
     /"real_time":/ && minimum { time = $3; gsub(/[^0-9.e+-]/, "", time); times[run] = time + 0; minimum = 0 }
     END {
       for (i = 1; i <= count; ++i) {
