@@ -28,7 +28,9 @@ const wkv6_rows::Functions& functions(at::ScalarType type) {
 struct Problem {
   at::Tensor r, k, v, gy, log_decay, u;
   bool causal;
-  int64_t batch, tokens, channels, heads, head, rows, segments;
+  int64_t batch, tokens, channels, heads, head, rows;
+  int segment_tokens;
+  int64_t segments;
 
   Problem(const at::Tensor& r_in,
           const at::Tensor& k_in,
@@ -49,7 +51,8 @@ struct Problem {
         heads(u.size(0)),
         head(u.size(1)),
         rows(batch * heads),
-        segments(wkv6_rows::segments_of(tokens)) {
+        segment_tokens(wkv6_rows::segment_tokens_of(tokens, gy_in.defined())),
+        segments((tokens + segment_tokens - 1) / segment_tokens) {
     if (gy_in.defined()) gy = with_unit_channels(gy_in.to(k.scalar_type()));
   }
 
@@ -62,6 +65,7 @@ struct Problem {
     };
     Row row{};
     row.tokens = tokens;
+    row.segment_tokens = segment_tokens;
     row.head = static_cast<int>(head);
     row.causal = causal;
     row.r = at(r);
@@ -76,6 +80,13 @@ struct Problem {
     row.gy_stride = gy.defined() ? gy.stride(1) : 0;
     row.out_stride = channels;
     return row;
+  }
+
+  /// Memory for one thread, aligned as vectors are.
+  at::Tensor scratch() const {
+    return at::empty(
+        {wkv6_rows::scratch_size(static_cast<int>(head), segment_tokens, gy.defined())},
+        log_decay.options());
   }
 
   /// Where in a contiguous [B,T,C] tensor this row begins.
@@ -109,7 +120,7 @@ class States {
     }
     const auto count = static_cast<int64_t>(kinds_.size());
     states_ = at::empty({problem.rows, count, segments_, width_ * width_}, options);
-    log_totals_ = at::empty({problem.rows, count, segments_, width_}, options);
+    log_totals_ = at::empty({problem.rows, segments_, width_}, options);
     summarise(problem);
     carry(problem);
   }
@@ -130,21 +141,22 @@ class States {
                : (row * static_cast<int64_t>(kinds_.size()) + kind) * segments_ + segment;
   }
 
+  /// What a segment adds to a state is of use behind it alone.
   void summarise(const Problem& problem) {
     const auto& rows = functions(problem.k.scalar_type());
-    const auto count = static_cast<int64_t>(kinds_.size());
     S* states = states_.template data_ptr<S>();
     S* log_totals = log_totals_.template data_ptr<S>();
-    at::parallel_for(0, problem.rows * count * segments_, 1, [&](int64_t begin, int64_t end) {
-      std::vector<S> scratch(
-          static_cast<size_t>(wkv6_rows::scratch_size(static_cast<int>(problem.head), false)));
-      for (int64_t i = begin; i < end; ++i)
-        rows.summarise(problem.row<T>(i / segments_ / count),
-                       i % segments_,
-                       kinds_[static_cast<size_t>(i / segments_ % count)],
-                       states + i * width_ * width_,
-                       log_totals + i * width_,
-                       scratch.data());
+    at::parallel_for(0, problem.rows * segments_, 1, [&](int64_t begin, int64_t end) {
+      const at::Tensor scratch = problem.scratch();
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row = i / segments_, segment = i % segments_;
+        wkv6_rows::Leaving leaving{};
+        for (const StateKind kind : kinds_)
+          if (segment != last(kind))
+            leaving.state[kind] = states + index(row, place_[kind], segment) * width_ * width_;
+        leaving.log_total = log_totals + i * width_;
+        rows.summarise(problem.row<T>(row), segment, leaving, scratch.mutable_data_ptr());
+      }
     });
   }
 
@@ -156,14 +168,17 @@ class States {
     at::parallel_for(0, problem.rows * count * width_, 16, [&](int64_t begin, int64_t end) {
       std::vector<S> running(static_cast<size_t>(width_));
       for (int64_t i = begin; i < end; ++i) {
-        const StateKind kind = kinds_[static_cast<size_t>(i / width_ % count)];
-        const bool from_left = kind == wkv6_rows::kLeft || kind == wkv6_rows::kGradLeft;
-        const int64_t n = i % width_;
+        const int64_t n = i % width_, row = i / width_ / count, place = i / width_ % count;
+        const StateKind kind = kinds_[static_cast<size_t>(place)];
         std::fill(running.begin(), running.end(), S(0));
         for (int64_t j = 0; j < segments_; ++j) {
-          const int64_t at = i / width_ * segments_ + (from_left ? j : segments_ - 1 - j);
-          S* state = states + (at * width_ + n) * width_;
-          const S less_one = std::expm1(log_totals[at * width_ + n]);
+          const int64_t segment = from_left(kind) ? j : segments_ - 1 - j;
+          S* state = states + (index(row, place, segment) * width_ + n) * width_;
+          if (segment == last(kind)) {
+            std::copy(running.begin(), running.end(), state);
+            break;
+          }
+          const S less_one = std::expm1(log_totals[(row * segments_ + segment) * width_ + n]);
           for (int64_t m = 0; m < width_; ++m) {
             const S own = state[m];
             state[m] = running[static_cast<size_t>(m)];
@@ -173,6 +188,12 @@ class States {
       }
     });
   }
+
+  static bool from_left(StateKind kind) {
+    return kind == wkv6_rows::kLeft || kind == wkv6_rows::kGradLeft;
+  }
+  /// The segment that a state meets last.
+  int64_t last(StateKind kind) const { return from_left(kind) ? segments_ - 1 : 0; }
 
   int64_t segments_, width_;
   std::vector<StateKind> kinds_;
@@ -196,16 +217,14 @@ at::Tensor wkv6_cpu(const at::Tensor& r,
   const Problem problem(r, k, v, w, u, {}, causal);
   const auto& rows = functions(k.scalar_type());
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "wkv6", [&] {
-    using S = at::opmath_type<scalar_t>;
     const States<scalar_t> states(problem, /*backward=*/false);
     at::parallel_for(0, problem.rows * problem.segments, 1, [&](int64_t begin, int64_t end) {
-      std::vector<S> scratch(
-          static_cast<size_t>(wkv6_rows::scratch_size(static_cast<int>(problem.head), false)));
+      const at::Tensor scratch = problem.scratch();
       for (int64_t i = begin; i < end; ++i) {
         const int64_t index = i / problem.segments, segment = i % problem.segments;
         Row row = problem.row<scalar_t>(index);
         row.y = y.data_ptr<scalar_t>() + problem.offset(index);
-        rows.forward(row, segment, states.entering(index, segment), scratch.data());
+        rows.forward(row, segment, states.entering(index, segment), scratch.mutable_data_ptr());
       }
     });
   });
@@ -233,8 +252,7 @@ Wkv6Gradients wkv6_backward_cpu(const at::Tensor& r,
     using S = at::opmath_type<scalar_t>;
     const States<scalar_t> states(problem, /*backward=*/true);
     at::parallel_for(0, problem.rows * problem.segments, 1, [&](int64_t begin, int64_t end) {
-      std::vector<S> scratch(
-          static_cast<size_t>(wkv6_rows::scratch_size(static_cast<int>(problem.head), true)));
+      const at::Tensor scratch = problem.scratch();
       for (int64_t i = begin; i < end; ++i) {
         const int64_t index = i / problem.segments, segment = i % problem.segments;
         const int64_t offset = problem.offset(index);
@@ -246,7 +264,7 @@ Wkv6Gradients wkv6_backward_cpu(const at::Tensor& r,
         rows.backward(row,
                       segment,
                       states.entering(index, segment),
-                      scratch.data(),
+                      scratch.mutable_data_ptr(),
                       shares.data_ptr<double>() + i * problem.head);
       }
     });

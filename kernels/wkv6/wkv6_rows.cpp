@@ -25,9 +25,10 @@ struct StateOf<double> {
 // ---- Small matrix products ----
 
 /// c[i][j] += sum_l a(i,l) b[l][j] for kRows rows and kVectors vectors; a(i,l) = a[i a_row + l
-/// a_column].
+/// a_column]. With `growth` (or null) c[i][j] first grows by growth[i] c[i][j].
 template <class S, int kRows, int kVectors>
-inline void tile(int inner,
+inline void tile(const S* growth,
+                 int inner,
                  const S* a,
                  int64_t a_row,
                  int64_t a_column,
@@ -41,6 +42,12 @@ inline void tile(int inner,
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) sum[i][j] = load(c + i * c_row + j * kLanes);
+  if (growth != nullptr) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; ++j) sum[i][j] += sum[i][j] * splat<S>(growth[i]);
+  }
   for (int l = 0; l < inner; ++l) {
     Vector<S> row[kVectors];
 #pragma GCC unroll 8
@@ -69,25 +76,76 @@ void multiply_add(int rows,
                   const S* b,
                   int64_t b_row,
                   S* c,
-                  int64_t c_row) {
+                  int64_t c_row,
+                  const S* growth = nullptr) {
   constexpr int kLanes = Simd<S>::kLanes;
   constexpr int kWide = kVectorBytes == 64 ? 4 : 2;
+  const auto from = [&](int i) { return growth != nullptr ? growth + i : nullptr; };
   int column = 0;
   for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
     for (int i = 0; i < rows; i += 4)
-      tile<S, 4, kWide>(
-          inner, a + i * a_row, a_row, a_column, b + column, b_row, c + i * c_row + column, c_row);
+      tile<S, 4, kWide>(from(i),
+                        inner,
+                        a + i * a_row,
+                        a_row,
+                        a_column,
+                        b + column,
+                        b_row,
+                        c + i * c_row + column,
+                        c_row);
   for (; column < columns; column += kLanes)
     for (int i = 0; i < rows; i += 8)
-      tile<S, 8, 1>(
-          inner, a + i * a_row, a_row, a_column, b + column, b_row, c + i * c_row + column, c_row);
+      tile<S, 8, 1>(from(i),
+                    inner,
+                    a + i * a_row,
+                    a_row,
+                    a_column,
+                    b + column,
+                    b_row,
+                    c + i * c_row + column,
+                    c_row);
 }
 
-template <class S>
-inline S sum_of(Vector<S> x) {
-  S sum = 0;
-  for (int i = 0; i < Simd<S>::kLanes; ++i) sum += x[i];
-  return sum;
+// ---- Vectors across ----
+
+/// Lane l takes the first argument's lane l, or, where l has the bit kHalf, the second's lane l -
+/// kHalf.
+template <class S, int kHalf>
+inline Vector<S> lower_halves(Vector<S> a, Vector<S> b) {
+  typename Simd<S>::I from;
+  for (int l = 0; l < Simd<S>::kLanes; ++l) from[l] = l & kHalf ? Simd<S>::kLanes + l - kHalf : l;
+  return __builtin_shuffle(a, b, from);
+}
+/// Lane l takes the first argument's lane l + kHalf, or, where l has the bit kHalf, the second's
+/// lane l.
+template <class S, int kHalf>
+inline Vector<S> upper_halves(Vector<S> a, Vector<S> b) {
+  typename Simd<S>::I from;
+  for (int l = 0; l < Simd<S>::kLanes; ++l) from[l] = l & kHalf ? Simd<S>::kLanes + l : l + kHalf;
+  return __builtin_shuffle(a, b, from);
+}
+
+/// The sums of kLanes vectors, each in the lane of its number; overwrites them.
+template <class S, int kHalf = Simd<S>::kLanes / 2>
+inline Vector<S> sums_of(Vector<S>* x) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kHalf; ++i)
+    x[i] = lower_halves<S, kHalf>(x[i], x[i + kHalf]) + upper_halves<S, kHalf>(x[i], x[i + kHalf]);
+  if constexpr (kHalf > 1) return sums_of<S, kHalf / 2>(x);
+  return x[0];
+}
+
+/// Transposes kLanes vectors.
+template <class S, int kHalf = Simd<S>::kLanes / 2>
+inline void transpose(Vector<S>* x) {
+#pragma GCC unroll 16
+  for (int i = 0; i < Simd<S>::kLanes; ++i) {
+    if (i & kHalf) continue;
+    const Vector<S> low = x[i], high = x[i + kHalf];
+    x[i] = lower_halves<S, kHalf>(low, high);
+    x[i + kHalf] = upper_halves<S, kHalf>(low, high);
+  }
+  if constexpr (kHalf > 1) transpose<S, kHalf / 2>(x);
 }
 
 template <class S>
@@ -95,16 +153,19 @@ inline void clear(S* x, int64_t count) {
   for (int64_t i = 0; i < count; ++i) x[i] = 0;
 }
 
-/// to[column][row] = from[row][column], for kChunk rows.
+/// to[column][row] = from[row][column]; rows and columns are multiples of kChunk.
 template <class S>
-inline void transpose_to_columns(const S* from, int columns, S* to) {
-  for (int n = 0; n < columns; ++n)
-    for (int t = 0; t < kChunk; ++t) to[n * kChunk + t] = from[t * columns + n];
-}
-template <class S>
-inline void transpose_to_rows(const S* from, int columns, S* to) {
-  for (int t = 0; t < kChunk; ++t)
-    for (int n = 0; n < columns; ++n) to[t * columns + n] = from[n * kChunk + t];
+inline void transposed(const S* from, int rows, int columns, S* to) {
+  constexpr int kLanes = Simd<S>::kLanes;
+  for (int row = 0; row < rows; row += kLanes)
+    for (int column = 0; column < columns; column += kLanes) {
+      Vector<S> x[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) x[i] = load(from + (row + i) * columns + column);
+      transpose<S>(x);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) store(to + (column + i) * rows + row, x[i]);
+    }
 }
 
 // ---- Walks ----
@@ -115,8 +176,8 @@ struct Walk {
   int step;  ///< 1 from the left, -1 from the right
 
   Walk(const Row& row, int64_t segment, bool from_left)
-      : begin(segment * kSegment),
-        end(begin + kSegment < row.tokens ? begin + kSegment : row.tokens),
+      : begin(segment * row.segment_tokens),
+        end(begin + row.segment_tokens < row.tokens ? begin + row.segment_tokens : row.tokens),
         step(from_left ? 1 : -1) {}
   int chunks() const { return static_cast<int>((end - begin + kChunk - 1) / kChunk); }
   /// The first token of a chunk.
@@ -173,10 +234,9 @@ inline Vector<S> exp_less_one(Vector<S> x) {
   return x > S(-0.4) ? near * x : far;
 }
 
-/// Reads ln d and derives d, before, behind and prod d - 1; returns through log_total (if any) its
-/// sum.
+/// Reads ln d and derives d, before, behind and prod d - 1.
 template <class S>
-void read_decays(const Row& row, const Walk& walk, int index, Chunk<S>& chunk, S* log_total) {
+void read_decays(const Row& row, const Walk& walk, int index, Chunk<S>& chunk) {
   constexpr int kLanes = Simd<S>::kLanes;
   const int width = padded(row.head);
   read_rows<S>(row.log_decay, row.out_stride, walk, index, row.head, chunk.d);
@@ -194,7 +254,6 @@ void read_decays(const Row& row, const Walk& walk, int index, Chunk<S>& chunk, S
         [&](int t, Vector<S> x) { store(chunk.before + t * width + n, x); },
         [&](int t, Vector<S> x) { store(chunk.behind + t * width + n, x); });
     store(chunk.total_less_one + n, exp_less_one<S>(sum));
-    if (log_total != nullptr) store(log_total + n, load(log_total + n) + sum);
   }
 }
 
@@ -207,69 +266,94 @@ inline void scale_rows(const S* a, const S* b, int width, S* to) {
 /// state <- state prod d + sum_t weighted_t (x) value_t
 template <class S>
 void cross_chunk(const Chunk<S>& chunk, const S* weighted, const S* value, int width, S* state) {
-  constexpr int kLanes = Simd<S>::kLanes;
-  for (int n = 0; n < width; ++n) {
-    const Vector<S> less_one = splat<S>(chunk.total_less_one[n]);
-    for (int m = 0; m < width; m += kLanes) {
-      S* at = state + n * width + m;
-      const Vector<S> x = load(at);
-      store(at, x + x * less_one);
-    }
-  }
-  multiply_add(width, kChunk, width, weighted, 1, width, value, width, state, width);
+  multiply_add(
+      width, kChunk, width, weighted, 1, width, value, width, state, width, chunk.total_less_one);
 }
 
-/// scores[t][i] = sum_n r_t k_i prod_{i<s<t} d_s for i < t; with a bonus, [t][t] = sum_n r_t u k_t;
-/// zero elsewhere. x: S[padded].
-template <class S>
-void score(const Chunk<S>& chunk, const S* bonus, int width, S* x, S* scores) {
+/// For kVectors vectors of channels and all t > i: behind[t] += r_t k_i prod_{i<s<t} d_s, and with
+/// kBoth before[t] += r_i k_t prod_{i<s<t} d_s.
+template <class S, int kVectors, bool kBoth>
+inline void add_pairs(
+    const Chunk<S>& chunk, int i, int width, int n, Vector<S>* behind, Vector<S>* before) {
   constexpr int kLanes = Simd<S>::kLanes;
-  clear(scores, kChunk * kChunk);
-  for (int i = 0; i < kChunk; ++i) {
-    const S* k = chunk.k + i * width;
-    if (bonus != nullptr) {
-      Vector<S> sum{};
-      for (int n = 0; n < width; n += kLanes)
-        sum += load(chunk.r + i * width + n) * load(bonus + n) * load(k + n);
-      scores[i * kChunk + i] = sum_of<S>(sum);
-    }
-    for (int n = 0; n < width; ++n) x[n] = k[n];
-    for (int t = i + 1; t < kChunk; ++t) {
-      Vector<S> sum{};
-      for (int n = 0; n < width; n += kLanes) {
-        const Vector<S> weighted = load(x + n);
-        sum += load(chunk.r + t * width + n) * weighted;
-        store(x + n, weighted * load(chunk.d + t * width + n));
+  const auto at = [&](const S* rows, int t, int j) {
+    return load(rows + t * width + n + j * kLanes);
+  };
+  Vector<S> k[kVectors], r[kVectors];
+#pragma GCC unroll 4
+  for (int j = 0; j < kVectors; ++j) {
+    k[j] = at(chunk.k, i, j);
+    if constexpr (kBoth) r[j] = at(chunk.r, i, j);
+  }
+  for (int t = i + 1; t < kChunk; ++t) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const Vector<S> d = at(chunk.d, t, j);
+      behind[t] += at(chunk.r, t, j) * k[j];
+      k[j] *= d;
+      if constexpr (kBoth) {
+        before[t] += at(chunk.k, t, j) * r[j];
+        r[j] *= d;
       }
-      scores[t * kChunk + i] = sum_of<S>(sum);
     }
   }
+}
+
+/// scores[t][i] = sum_n r_t k_i prod d between them, for i < t, and with kBoth for i > t; with a
+/// bonus, [t][t] = sum_n r_t u k_t; zero elsewhere.
+template <bool kBoth, class S>
+void score(const Chunk<S>& chunk, const S* bonus, int width, S* scores) {
+  constexpr int kLanes = Simd<S>::kLanes;
+  constexpr int kWide = kVectorBytes == 64 ? 4 : 2;
+  Vector<S> own[kChunk] = {};
+  if (bonus != nullptr)
+    for (int t = 0; t < kChunk; ++t)
+      for (int n = 0; n < width; n += kLanes)
+        own[t] += load(chunk.r + t * width + n) * load(bonus + n) * load(chunk.k + t * width + n);
+  alignas(64) S sums[kChunk];
+  const auto sum_up = [&](Vector<S>* x, S* to) {
+    for (int t = 0; t < kChunk; t += kLanes) store(to + t, sums_of<S>(x + t));
+  };
+  for (int i = 0; i < kChunk; ++i) {
+    Vector<S> behind[kChunk] = {}, before[kChunk] = {};
+    int n = 0;
+    for (; n + kWide * kLanes <= width; n += kWide * kLanes)
+      add_pairs<S, kWide, kBoth>(chunk, i, width, n, behind, before);
+    for (; n < width; n += kLanes) add_pairs<S, 1, kBoth>(chunk, i, width, n, behind, before);
+    sum_up(behind, sums);
+    for (int t = i + 1; t < kChunk; ++t) scores[t * kChunk + i] = sums[t];
+    if constexpr (kBoth) sum_up(before, sums);
+    for (int t = i + 1; t < kChunk; ++t) scores[i * kChunk + t] = kBoth ? sums[t] : S(0);
+  }
+  sum_up(own, sums);
+  for (int t = 0; t < kChunk; ++t) scores[t * kChunk + t] = sums[t];
 }
 
 // ---- Scratch ----
 
-/// Results of a segment's tokens, gathered over both walks: [kSegment] rows, and kChunk more on
-/// either side for the tokens that a last chunk lacks.
-constexpr int64_t kResultRows = kSegment + 2 * kChunk;
-
 template <class S>
 class Scratch {
  public:
-  Scratch(void* memory, int head) : next_(static_cast<S*>(memory)), width_(padded(head)) {}
+  Scratch(void* memory, const Row& row)
+      : next_(static_cast<S*>(memory)), width_(padded(row.head)), segment_(row.segment_tokens) {}
   S* rows(int64_t count) {
     S* taken = next_;
     next_ += count * width_;
     return taken;
   }
+  /// Results of a segment's tokens, gathered over both walks, and room on either side for the
+  /// tokens that a last chunk lacks.
   S* results() {
-    S* taken = rows(kResultRows);
-    clear(taken, kResultRows * width_);
+    const int64_t count = segment_ + 2 * kChunk;
+    S* taken = rows(count);
+    clear(taken, count * width_);
     return taken + kChunk * width_;
   }
 
  private:
   S* next_;
   int width_;
+  int64_t segment_;
 };
 
 /// The bonus, padded with zeros; nothing for the walk that does not count it.
@@ -295,40 +379,84 @@ void write_rows(const Row& row, const Walk& walk, const S* from, void* to) {
 
 // ---- Stages ----
 
+/// Weights for the states that leave a segment: of one chunk, exp(sum of ln d over all chunks
+/// before it) and over all behind it; [chunks][padded] each. log_total: the sum over all.
+template <class S>
+void weigh_chunks(const Row& row, const Walk& walk, S* before, S* behind, S* log_total) {
+  constexpr int kLanes = Simd<S>::kLanes;
+  const int width = padded(row.head), chunks = walk.chunks();
+  alignas(64) S logs[kChunk * padded(kLargestHead)];
+  S* sums = behind;
+  for (int c = 0; c < chunks; ++c) {
+    read_rows<S>(row.log_decay, row.out_stride, walk, c, row.head, logs);
+    for (int n = 0; n < width; n += kLanes) {
+      Vector<S> sum{};
+      for (int t = 0; t < kChunk; ++t) sum += load(logs + t * width + n);
+      store(sums + c * width + n, sum);
+    }
+  }
+  for (int n = 0; n < width; n += kLanes) {
+    Vector<S> sum{};
+    for (int c = 0; c < chunks; ++c) {
+      store(before + c * width + n, exp_below<S>(sum, Vector<S>{}));
+      sum += load(sums + c * width + n);
+    }
+    store(log_total + n, sum);
+    sum = Vector<S>{};
+    for (int c = chunks - 1; c >= 0; --c) {
+      const Vector<S> own = load(sums + c * width + n);
+      store(behind + c * width + n, exp_below<S>(sum, Vector<S>{}));
+      sum += own;
+    }
+  }
+}
+
+/// to = x within factor, factor being one row for the whole chunk.
+template <class S>
+inline void scale_rows_twice(const S* x, const S* within, const S* factor, int width, S* to) {
+  for (int t = 0; t < kChunk; ++t)
+    for (int n = 0; n < width; ++n)
+      to[t * width + n] = x[t * width + n] * within[t * width + n] * factor[n];
+}
+
+/// sum = sum_t prod_{s>t} d_s k_t (x) v_t over the segment for kLeft; prod_{s<t} for kRight; r and
+/// gy in place of k and v for the others.
 template <class T>
-void summarise(const Row& row,
-               int64_t segment,
-               StateKind kind,
-               void* sum_out,
-               void* log_total_out,
-               void* memory) {
+void summarise(const Row& row, int64_t segment, const Leaving& leaving, void* memory) {
   using S = typename StateOf<T>::type;
   const int width = padded(row.head);
-  const bool gradient = kind == kGradLeft || kind == kGradRight;
-  const Walk walk(row, segment, kind == kLeft || kind == kGradLeft);
-  S* sum = static_cast<S*>(sum_out);
-  S* log_total = static_cast<S*>(log_total_out);
-  clear(sum, width * width);
-  clear(log_total, width);
-  Scratch<S> scratch(memory, row.head);
+  const Walk walk(row, segment, true);
+  const int chunks = walk.chunks();
+  Scratch<S> scratch(memory, row);
   Chunk<S> chunk(scratch.rows(Chunk<S>::kRows), width);
+  S* before = scratch.rows(chunks);
+  S* behind = scratch.rows(chunks);
   S* weighted = scratch.rows(kChunk);
-  for (int c = 0; c < walk.chunks(); ++c) {
-    read_decays(row, walk, c, chunk, log_total);
-    read_rows<T>(gradient ? row.r : row.k,
-                 gradient ? row.r_stride : row.k_stride,
-                 walk,
-                 c,
-                 row.head,
-                 chunk.k);
-    read_rows<T>(gradient ? row.gy : row.v,
-                 gradient ? row.gy_stride : row.v_stride,
-                 walk,
-                 c,
-                 row.head,
-                 chunk.v);
-    scale_rows(chunk.k, chunk.behind, width, weighted);
-    cross_chunk(chunk, weighted, chunk.v, width, sum);
+  weigh_chunks(row, walk, before, behind, static_cast<S*>(leaving.log_total));
+  for (void* state : leaving.state)
+    if (state != nullptr) clear(static_cast<S*>(state), width * width);
+  const auto add = [&](StateKind kind, const S* x, const S* value, int c) {
+    S* state = static_cast<S*>(leaving.state[kind]);
+    if (state == nullptr) return;
+    const bool left = kind == kLeft || kind == kGradLeft;
+    scale_rows_twice(x,
+                     left ? chunk.behind : chunk.before,
+                     (left ? behind : before) + int64_t{c} * width,
+                     width,
+                     weighted);
+    multiply_add(width, kChunk, width, weighted, 1, width, value, width, state, width);
+  };
+  for (int c = 0; c < chunks; ++c) {
+    read_decays<S>(row, walk, c, chunk);
+    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
+    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
+    add(kLeft, chunk.k, chunk.v, c);
+    add(kRight, chunk.k, chunk.v, c);
+    if (row.gy == nullptr) continue;
+    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
+    read_rows<T>(row.gy, row.gy_stride, walk, c, row.head, chunk.g);
+    add(kGradLeft, chunk.r, chunk.g, c);
+    add(kGradRight, chunk.r, chunk.g, c);
   }
 }
 
@@ -339,39 +467,54 @@ S* copied_state(const void* from, int width, S* to) {
   return to;
 }
 
+/// The state from the right meets the chunks from the last to the first, then that from the left
+/// from the first to the last, and with it the pairs inside every chunk, of both directions.
 template <class T>
 void forward(const Row& row, int64_t segment, const Entering& entering, void* memory) {
   using S = typename StateOf<T>::type;
   const int width = padded(row.head);
-  Scratch<S> scratch(memory, row.head);
+  const Walk walk(row, segment, true);
+  const int chunks = walk.chunks();
+  Scratch<S> scratch(memory, row);
   Chunk<S> chunk(scratch.rows(Chunk<S>::kRows), width);
   S* weighted = scratch.rows(kChunk);
-  S* x = scratch.rows(1);
   const S* bonus = read_bonus(row, scratch);
   S* y = scratch.results();
   S* state = scratch.rows(width);
-  alignas(64) S scores[kChunk * kChunk];
-  for (int turn = 0; turn < (row.causal ? 1 : 2); ++turn) {
-    const bool from_left = turn == 0;
-    const Walk walk(row, segment, from_left);
-    copied_state(entering.state[from_left ? kLeft : kRight], width, state);
-    for (int c = 0; c < walk.chunks(); ++c) {
-      read_decays<S>(row, walk, c, chunk, nullptr);
-      read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
-      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
-      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
-      S* out = y + (walk.token(c) - walk.begin) * width;
-      const int64_t out_row = walk.step * width;
-      scale_rows(chunk.r, chunk.before, width, weighted);
-      multiply_add(kChunk, width, width, weighted, width, 1, state, width, out, out_row);
-      score(chunk, from_left ? bonus : nullptr, width, x, scores);
-      multiply_add(kChunk, kChunk, width, scores, kChunk, 1, chunk.v, width, out, out_row);
-      if (c + 1 == walk.chunks()) break;
-      scale_rows(chunk.k, chunk.behind, width, weighted);
-      cross_chunk(chunk, weighted, chunk.v, width, state);
+  const auto read = [&](int c) {
+    read_decays<S>(row, walk, c, chunk);
+    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
+    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
+    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
+  };
+  const auto add_state = [&](const S* decays, S* out) {
+    scale_rows(chunk.r, decays, width, weighted);
+    multiply_add(kChunk, width, width, weighted, width, 1, state, width, out, width);
+  };
+  const auto cross = [&](const S* decays) {
+    scale_rows(chunk.k, decays, width, weighted);
+    cross_chunk(chunk, weighted, chunk.v, width, state);
+  };
+  if (!row.causal) {
+    copied_state(entering.state[kRight], width, state);
+    for (int c = chunks - 1; c >= 0; --c) {
+      read(c);
+      add_state(chunk.behind, y + int64_t{c} * kChunk * width);
+      if (c > 0) cross(chunk.before);
     }
   }
-  write_rows<T>(row, Walk(row, segment, true), y, row.y);
+  copied_state(entering.state[kLeft], width, state);
+  alignas(64) S scores[kChunk * kChunk];
+  for (int c = 0; c < chunks; ++c) {
+    read(c);
+    S* out = y + int64_t{c} * kChunk * width;
+    add_state(chunk.before, out);
+    row.causal ? score<false>(chunk, bonus, width, scores)
+               : score<true>(chunk, bonus, width, scores);
+    multiply_add(kChunk, kChunk, width, scores, kChunk, 1, chunk.v, width, out, width);
+    if (c + 1 < chunks) cross(chunk.behind);
+  }
+  write_rows<T>(row, walk, y, row.y);
 }
 
 /// Where one walk of backward adds its results, a chunk's first token first.
@@ -436,7 +579,7 @@ void backward(
   using S = typename StateOf<T>::type;
   constexpr int kLanes = Simd<S>::kLanes;
   const int width = padded(row.head);
-  Scratch<S> scratch(memory, row.head);
+  Scratch<S> scratch(memory, row);
   Chunk<S> chunk(scratch.rows(Chunk<S>::kRows), width);
   S* weighted_r = scratch.rows(kChunk);
   S* weighted_k = scratch.rows(kChunk);
@@ -444,7 +587,6 @@ void backward(
   S* products = scratch.rows(kChunk);
   S* inter_r = scratch.rows(kChunk);
   S* inter_k = scratch.rows(kChunk);
-  S* x = scratch.rows(1);
   S* crossed = scratch.rows(1);
   S* gu = scratch.rows(1);
   const S* bonus = read_bonus(row, scratch);
@@ -453,7 +595,7 @@ void backward(
   S* const gv = scratch.results();
   S* const ga = scratch.results();
   S* z = scratch.rows(width);
-  S* kept = scratch.rows(int64_t{kSegment} / kChunk * width);  // a state per chunk
+  S* kept = scratch.rows(row.segment_tokens / kChunk * width);  // a state per chunk
   alignas(64) S scores[kChunk * kChunk], pairs[kChunk * kChunk];
   clear(gu, width);
 
@@ -464,7 +606,7 @@ void backward(
     const auto state_at = [&](int c) { return kept + int64_t{c} * width * width; };
     copied_state(entering.state[from_left ? kLeft : kRight], width, state_at(0));
     for (int c = 0; c + 1 < chunks; ++c) {
-      read_decays<S>(row, walk, c, chunk, nullptr);
+      read_decays<S>(row, walk, c, chunk);
       read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
       read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
       copied_state(state_at(c), width, state_at(c + 1));
@@ -477,7 +619,7 @@ void backward(
       const S* state = state_at(c);
       const int64_t first = (walk.token(c) - walk.begin) * width;
       const Results<S> to{gr + first, gk + first, gv + first, ga + first, walk.step * width};
-      read_decays<S>(row, walk, c, chunk, nullptr);
+      read_decays<S>(row, walk, c, chunk);
       read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
       read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
       read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
@@ -486,26 +628,27 @@ void backward(
       scale_rows(chunk.k, chunk.behind, width, weighted_k);
       const S* own_bonus = from_left ? bonus : nullptr;
 
-      transpose_to_columns(chunk.g, width, columns);
+      transposed(chunk.g, kChunk, width, columns);
       clear(pairs, kChunk * kChunk);
       multiply_add(kChunk, width, kChunk, chunk.v, width, 1, columns, kChunk, pairs, kChunk);
       clear(products, kChunk * width);
       multiply_add(width, width, kChunk, state, width, 1, columns, kChunk, products, kChunk);
-      transpose_to_rows(products, width, inter_r);
-      transpose_to_columns(chunk.v, width, columns);
+      transposed(products, width, kChunk, inter_r);
+      transposed(chunk.v, kChunk, width, columns);
       clear(products, kChunk * width);
       multiply_add(width, width, kChunk, z, width, 1, columns, kChunk, products, kChunk);
-      transpose_to_rows(products, width, inter_k);
-      for (int n = 0; n < width; ++n) {
-        Vector<S> sum{};
-        for (int m = 0; m < width; m += kLanes)
-          sum += load(state + n * width + m) * load(z + n * width + m);
-        crossed[n] = sum_of<S>(sum);
+      transposed(products, width, kChunk, inter_k);
+      for (int n = 0; n < width; n += kLanes) {
+        Vector<S> sums[kLanes] = {};
+        for (int l = 0; l < kLanes; ++l)
+          for (int m = 0; m < width; m += kLanes)
+            sums[l] += load(state + (n + l) * width + m) * load(z + (n + l) * width + m);
+        store(crossed + n, sums_of<S>(sums));
       }
       gradients_per_channel(chunk, inter_r, inter_k, crossed, pairs, own_bonus, width, to, gu);
 
       multiply_add(kChunk, width, width, weighted_k, width, 1, z, width, to.v, to.row);
-      score(chunk, own_bonus, width, x, scores);
+      score<false>(chunk, own_bonus, width, scores);
       multiply_add(kChunk, kChunk, width, scores, 1, kChunk, chunk.g, width, to.v, to.row);
       cross_chunk(chunk, weighted_r, chunk.g, width, z);
     }

@@ -7,7 +7,7 @@
 // WKV6 on the CPU, compiled once per instruction set. A row is one head of one batch item. It is
 // cut into segments, which run in parallel once the states entering them are known:
 //
-//   summarise   any segments, per state: what a segment adds to it; then
+//   summarise   any segments: what a segment adds to the states; then
 //   carry       once per row and state (wkv6_cpu.cpp); then
 //   forward     any segments: y
 //   backward    any segments: gr, gk, gv, the gradient of ln d, and the segment's share of gu
@@ -17,11 +17,16 @@
 namespace vireo::wkv6_rows {
 
 using wkv6::kChunk;
-constexpr int kSegment = 256;  ///< tokens
 
-constexpr int64_t segments_of(int64_t tokens) {
-  return (tokens + kSegment - 1) / kSegment;
+constexpr int kLargestHead = 128;
+
+/// Tokens of a segment: all of a short row, which then needs no summaries; fewer for backward,
+/// which keeps a state per chunk.
+constexpr int segment_tokens_of(int64_t tokens, bool backward) {
+  const int64_t most = backward ? 256 : 512;
+  return static_cast<int>(tokens < most ? (tokens + kChunk - 1) / kChunk * kChunk : most);
 }
+
 constexpr int padded(int head) {
   return (head + kChunk - 1) / kChunk * kChunk;
 }
@@ -29,7 +34,8 @@ constexpr int padded(int head) {
 /// S is float, or double for double storage. Strides are in elements, from token to token.
 struct Row {
   int64_t tokens;
-  int head;  ///< N
+  int segment_tokens;  ///< from segment_tokens_of
+  int head;            ///< N
   bool causal;
   const void* r;
   const void* k;
@@ -59,19 +65,26 @@ struct Entering {
   const void* state[kStateKinds];
 };
 
+/// Where summarise puts what one segment adds to every state (null: not wanted), S[padded][padded],
+/// and the sum of ln d over it, S[padded].
+struct Leaving {
+  void* state[kStateKinds];
+  void* log_total;
+};
+
 /// S numbers of scratch that any of the functions below needs.
-constexpr int64_t scratch_size(int head, bool backward) {
-  const int64_t width = padded(head), results = kSegment + 2 * kChunk;
-  const int64_t rows = backward ? 14 * kChunk + 4 + 4 * results + width + kSegment / kChunk * width
+constexpr int64_t scratch_size(int head, int segment_tokens, bool backward) {
+  const int64_t width = padded(head), results = segment_tokens + 2 * kChunk;
+  const int64_t chunks = segment_tokens / kChunk;
+  const int64_t rows = backward ? 14 * kChunk + 4 + 4 * results + width + chunks * width
                                 : 9 * kChunk + 2 + results + width;
   return rows * width;
 }
 
 /// One set per storage type.
 struct Functions {
-  /// sum: S[padded][padded], the segment's own sum. log_total: S[padded], sum of ln d over it.
-  void (*summarise)(
-      const Row&, int64_t segment, StateKind kind, void* sum, void* log_total, void* scratch);
+  /// The states of gradients alone where the row has a gy.
+  void (*summarise)(const Row&, int64_t segment, const Leaving&, void* scratch);
   void (*forward)(const Row&, int64_t segment, const Entering&, void* scratch);
   /// gu: [N].
   void (*backward)(const Row&, int64_t segment, const Entering&, void* scratch, double* gu);
