@@ -51,7 +51,7 @@ void count(const at::RecordFunction& call) {
     multiply_adds += convolution_multiply_adds(inputs);
   } else if (name == "aten::mm" || name == "aten::bmm") {
     multiply_adds += tensor(0).numel() * tensor(1).size(-1);
-  } else if (name == "aten::addmm") {
+  } else if (name == "aten::addmm" || name == "aten::baddbmm") {
     multiply_adds += tensor(1).numel() * tensor(2).size(-1);
   } else if (name == "vireo::bi_wkv") {
     multiply_adds += tensor(2).numel() * kWkvMultiplyAdds;

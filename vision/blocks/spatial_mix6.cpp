@@ -1,10 +1,11 @@
 #include "vision/blocks/spatial_mix6.h"
 
 #include <ATen/ops/addcmul.h>
-#include <ATen/ops/bmm.h>
+#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/silu.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/StringUtil.h>
@@ -60,20 +61,22 @@ at::Tensor SpatialMix6Impl::forward(const at::Tensor& x, int64_t height, int64_t
   const at::Tensor away = q_shift(x, height, width, options.shift) - x;  // [B, T, C]
   const at::Tensor hidden =
       at::tanh(at::matmul(at::addcmul(x, away, time_maa_x), time_maa_w1));  // [B, T, 5 R]
-  const at::Tensor of_token =
-      at::bmm(hidden.view({batch * tokens, 5, options.mix_rank}).transpose(0, 1), time_maa_w2);
-  const auto own = of_token.view({5, batch, tokens, channels}).unbind(0);  // [B, T, C] each
-  const auto mixed = [&](const at::Tensor& mix, const at::Tensor& by_token) {
-    return at::addcmul(x, away, mix + by_token);  // [B, T, C]
-  };
-  const at::Tensor w =
-      time_decay +
-      at::matmul(at::tanh(at::matmul(mixed(time_maa_w, own[0]), time_decay_w1)), time_decay_w2);
-  const at::Tensor k = run(key, mixed(time_maa_k, own[1]));             // [B, T, C]
-  const at::Tensor v = run(value, mixed(time_maa_v, own[2]));           // [B, T, C]
-  const at::Tensor r = run(receptance, mixed(time_maa_r, own[3]));      // [B, T, C]
-  const at::Tensor g = at::silu(run(gate, mixed(time_maa_g, own[4])));  // [B, T, C]
-  at::Tensor y = wkv6(r, k, v, w, time_faaaa);                          // [B, T, C]
+  const at::Tensor shared = at::stack({time_maa_w, time_maa_k, time_maa_v, time_maa_r, time_maa_g});
+  const auto mixed =
+      at::addcmul(x,
+                  away,
+                  at::baddbmm(shared.view({5, 1, channels}),
+                              hidden.view({batch * tokens, 5, options.mix_rank}).transpose(0, 1),
+                              time_maa_w2)
+                      .view({5, batch, tokens, channels}))
+          .unbind(0);  // [B, T, C] each
+  const at::Tensor w = time_decay + at::matmul(at::tanh(at::matmul(mixed[0], time_decay_w1)),
+                                               time_decay_w2);  // [B, T, C]
+  const at::Tensor k = run(key, mixed[1]);                      // [B, T, C]
+  const at::Tensor v = run(value, mixed[2]);                    // [B, T, C]
+  const at::Tensor r = run(receptance, mixed[3]);               // [B, T, C]
+  const at::Tensor g = at::silu(run(gate, mixed[4]));           // [B, T, C]
+  at::Tensor y = wkv6(r, k, v, w, time_faaaa);                  // [B, T, C]
   if (key_norm) y = run(key_norm, y);
   y = run(ln_x, y.reshape({batch * tokens, channels})).view({batch, tokens, channels});
   return observed(*this, run(output, y * g));  // [B, T, C]
