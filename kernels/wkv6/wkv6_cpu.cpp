@@ -26,7 +26,7 @@ const wkv6_rows::Functions& functions(at::ScalarType type) {
 
 /// One call's tensors.
 struct Problem {
-  at::Tensor r, k, v, gy, log_decay, u;
+  at::Tensor r, k, v, gy, w, u;
   bool causal;
   int64_t batch, tokens, channels, heads, head, rows;
   int segment_tokens;
@@ -42,8 +42,8 @@ struct Problem {
       : r(with_unit_channels(r_in)),
         k(with_unit_channels(k_in)),
         v(with_unit_channels(v_in)),
-        log_decay(wkv6_log_decay(w_in, k_in)),
-        u(u_in.to(log_decay.scalar_type()).contiguous()),
+        w(with_unit_channels(w_in.to(at::toOpMathType(k_in.scalar_type())))),
+        u(u_in.to(w.scalar_type()).contiguous()),
         causal(causal),
         batch(k.size(0)),
         tokens(k.size(1)),
@@ -72,12 +72,13 @@ struct Problem {
     row.k = at(k);
     row.v = at(v);
     row.gy = at(gy);
-    row.log_decay = log_decay.const_data_ptr<S>() + offset(index);
+    row.w = w.const_data_ptr<S>() + b * w.stride(0) + first;
     row.u = u.const_data_ptr<S>() + first;
     row.r_stride = r.stride(1);
     row.k_stride = k.stride(1);
     row.v_stride = v.stride(1);
     row.gy_stride = gy.defined() ? gy.stride(1) : 0;
+    row.w_stride = w.stride(1);
     row.out_stride = channels;
     return row;
   }
@@ -86,7 +87,7 @@ struct Problem {
   at::Tensor scratch() const {
     return at::empty(
         {wkv6_rows::scratch_size(static_cast<int>(head), segment_tokens, gy.defined())},
-        log_decay.options());
+        w.options());
   }
 
   /// Where in a contiguous [B,T,C] tensor this row begins.
@@ -113,7 +114,7 @@ class States {
       kinds_.push_back(static_cast<StateKind>(kind));
     }
     width_ = wkv6_rows::padded(static_cast<int>(problem.head));
-    const auto options = problem.log_decay.options();
+    const auto options = problem.w.options();
     if (segments_ == 1) {
       states_ = at::zeros({width_, width_}, options);
       return;
@@ -244,7 +245,7 @@ Wkv6Gradients wkv6_backward_cpu(const at::Tensor& r,
   if (k.numel() == 0) return {gr, gk, gv, at::zeros_like(w), at::zeros_like(u)};
   const Problem problem(r, k, v, w, u, gy, causal);
   const auto& rows = functions(k.scalar_type());
-  at::Tensor g_log_decay = at::empty_like(problem.log_decay);
+  at::Tensor gw = at::empty(k.sizes(), problem.w.options());
   // Shares of single segments, summed in one order whoever computed them.
   at::Tensor shares =
       at::empty({problem.batch, problem.heads, problem.segments, problem.head}, at::kDouble);
@@ -260,7 +261,7 @@ Wkv6Gradients wkv6_backward_cpu(const at::Tensor& r,
         row.gr = gr.data_ptr<scalar_t>() + offset;
         row.gk = gk.data_ptr<scalar_t>() + offset;
         row.gv = gv.data_ptr<scalar_t>() + offset;
-        row.g_log_decay = g_log_decay.data_ptr<S>() + offset;
+        row.gw = gw.data_ptr<S>() + offset;
         rows.backward(row,
                       segment,
                       states.entering(index, segment),
@@ -272,7 +273,7 @@ Wkv6Gradients wkv6_backward_cpu(const at::Tensor& r,
   at::Tensor gu = at::zeros({problem.heads, problem.head}, at::kDouble);
   for (int64_t b = 0; b < problem.batch; ++b)
     for (int64_t j = 0; j < problem.segments; ++j) gu += shares.select(0, b).select(1, j);
-  return {gr, gk, gv, wkv6_gw(g_log_decay, problem.log_decay, w), gu.to(u.scalar_type())};
+  return {gr, gk, gv, gw.to(w.scalar_type()), gu.to(u.scalar_type())};
 }
 
 }  // namespace

@@ -207,21 +207,35 @@ struct Chunk {
   }
 };
 
+/// Reads a chunk, with `fill` beyond its tokens and channels. Also asks for the rows of the next
+/// chunk, or with next = -1 for those of the one before.
 template <class T, class S>
-void read_rows(const void* base, int64_t stride, const Walk& walk, int chunk, int head, S* to) {
-  constexpr int kLanes = Simd<S>::kLanes;
+void read_rows(const void* base,
+               int64_t stride,
+               const Walk& walk,
+               int chunk,
+               int head,
+               S* to,
+               int next = 1,
+               S fill = 0) {
+  constexpr int kLanes = Simd<S>::kLanes, kLine = 64 / sizeof(T);
   const int width = padded(head), count = walk.count(chunk);
   const T* from = static_cast<const T*>(base) + walk.token(chunk) * stride;
+  const int64_t ahead = next * walk.step * kChunk * stride;
   for (int t = 0; t < count; ++t, from += walk.step * stride, to += width) {
+    for (int n = 0; n < head; n += kLine) __builtin_prefetch(from + ahead + n);
     int n = 0;
     for (; n + kLanes <= head; n += kLanes) store(to + n, load(from + n));
-    if (n < head) {
-      store(to + n, load_some<S>(from + n, head - n));
-      n += kLanes;
-    }
-    for (; n < width; ++n) to[n] = 0;
+    if (n < head) store(to + n, load_some<S>(from + n, head - n));
+    for (n = head; n < width; ++n) to[n] = fill;
   }
-  clear(to, (kChunk - count) * width);
+  for (int n = 0; n < (kChunk - count) * width; ++n) to[n] = fill;
+}
+
+template <class S>
+void read_w(const Row& row, const Walk& walk, int chunk, S* to, int next = 1) {
+  constexpr S kNoDecay = -1000;  // d = 1
+  read_rows<S>(row.w, row.w_stride, walk, chunk, row.head, to, next, kNoDecay);
 }
 
 /// e^x - 1 for x <= 0.
@@ -234,26 +248,61 @@ inline Vector<S> exp_less_one(Vector<S> x) {
   return x > S(-0.4) ? near * x : far;
 }
 
-/// Reads ln d and derives d, before, behind and prod d - 1.
+/// ln d = -exp(w), with w at most 10.
 template <class S>
-void read_decays(const Row& row, const Walk& walk, int index, Chunk<S>& chunk) {
+inline Vector<S> log_decay(const S* w) {
+  Vector<S> x = load(w);
+  const Vector<S> most = splat<S>(kLargestW), none{}, power = splat<S>(16);
+  x = x > most ? most : x;
+  return -exp_below<S>(x, x > none ? power : none) * (x > none ? splat<S>(1 << 16) : splat<S>(1));
+}
+
+/// Writes d and prod d - 1 of a chunk.
+template <class S>
+void read_decays(
+    const Row& row, const Walk& walk, int index, S* decays, S* total_less_one, int next = 1) {
   constexpr int kLanes = Simd<S>::kLanes;
   const int width = padded(row.head);
-  read_rows<S>(row.log_decay, row.out_stride, walk, index, row.head, chunk.d);
+  read_w(row, walk, index, decays, next);
   for (int n = 0; n < width; n += kLanes) {
     Vector<S> sum{};
     for (int t = 0; t < kChunk; ++t) {
-      S* at = chunk.d + t * width + n;
-      const Vector<S> log = load(at);
+      S* at = decays + t * width + n;
+      const Vector<S> log = log_decay(at);
       sum += log;
       store(at, exp_below<S>(log, Vector<S>{}));
     }
+    store(total_less_one + n, exp_less_one<S>(sum));
+  }
+}
+
+/// Derives before and behind from d.
+template <class S>
+void multiply_decays(Chunk<S>& chunk, int width) {
+  for (int n = 0; n < width; n += Simd<S>::kLanes)
     wkv6::products_of_decays(
         splat<S>(1),
         [&](int t) { return load(chunk.d + t * width + n); },
         [&](int t, Vector<S> x) { store(chunk.before + t * width + n, x); },
         [&](int t, Vector<S> x) { store(chunk.behind + t * width + n, x); });
-    store(chunk.total_less_one + n, exp_less_one<S>(sum));
+}
+
+template <class S>
+void read_decays(const Row& row, const Walk& walk, int index, Chunk<S>& chunk, int next = 1) {
+  read_decays(row, walk, index, chunk.d, chunk.total_less_one, next);
+  multiply_decays(chunk, padded(row.head));
+}
+
+/// to_t = x_t prod d, over the tokens before t of the chunk (walking from its first) or behind.
+template <class S>
+inline void weigh_rows(const Chunk<S>& chunk, const S* x, bool by_those_before, int width, S* to) {
+  for (int n = 0; n < width; n += Simd<S>::kLanes) {
+    Vector<S> product = splat<S>(1);
+    for (int i = 0; i < kChunk; ++i) {
+      const int at = (by_those_before ? i : kChunk - 1 - i) * width + n;
+      store(to + at, load(x + at) * product);
+      product *= load(chunk.d + at);
+    }
   }
 }
 
@@ -270,8 +319,8 @@ void cross_chunk(const Chunk<S>& chunk, const S* weighted, const S* value, int w
       width, kChunk, width, weighted, 1, width, value, width, state, width, chunk.total_less_one);
 }
 
-/// For kVectors vectors of channels and all t > i: behind[t] += r_t k_i prod_{i<s<t} d_s, and with
-/// kBoth before[t] += r_i k_t prod_{i<s<t} d_s.
+/// For kVectors vectors of channels and all t > i: behind[t - i - 1] += r_t k_i prod_{i<s<t} d_s,
+/// and with kBoth before[t - i - 1] += r_i k_t prod_{i<s<t} d_s.
 template <class S, int kVectors, bool kBoth>
 inline void add_pairs(
     const Chunk<S>& chunk, int i, int width, int n, Vector<S>* behind, Vector<S>* before) {
@@ -289,10 +338,10 @@ inline void add_pairs(
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
       const Vector<S> d = at(chunk.d, t, j);
-      behind[t] += at(chunk.r, t, j) * k[j];
+      behind[t - i - 1] += at(chunk.r, t, j) * k[j];
       k[j] *= d;
       if constexpr (kBoth) {
-        before[t] += at(chunk.k, t, j) * r[j];
+        before[t - i - 1] += at(chunk.k, t, j) * r[j];
         r[j] *= d;
       }
     }
@@ -305,28 +354,33 @@ template <bool kBoth, class S>
 void score(const Chunk<S>& chunk, const S* bonus, int width, S* scores) {
   constexpr int kLanes = Simd<S>::kLanes;
   constexpr int kWide = kVectorBytes == 64 ? 4 : 2;
-  Vector<S> own[kChunk] = {};
+  constexpr int kPairs = kChunk * (kChunk - 1) / 2, kDirections = kBoth ? 2 : 1;
+  // Own terms, then pairs ordered by i and t; summed across a group of vectors at a time.
+  constexpr int kSums = (kChunk + kDirections * kPairs + kLanes - 1) / kLanes * kLanes;
+  Vector<S> terms[kSums] = {};
   if (bonus != nullptr)
     for (int t = 0; t < kChunk; ++t)
       for (int n = 0; n < width; n += kLanes)
-        own[t] += load(chunk.r + t * width + n) * load(bonus + n) * load(chunk.k + t * width + n);
-  alignas(64) S sums[kChunk];
-  const auto sum_up = [&](Vector<S>* x, S* to) {
-    for (int t = 0; t < kChunk; t += kLanes) store(to + t, sums_of<S>(x + t));
-  };
+        terms[t] += load(chunk.r + t * width + n) * load(bonus + n) * load(chunk.k + t * width + n);
+  Vector<S>* behind = terms + kChunk;
   for (int i = 0; i < kChunk; ++i) {
-    Vector<S> behind[kChunk] = {}, before[kChunk] = {};
     int n = 0;
     for (; n + kWide * kLanes <= width; n += kWide * kLanes)
-      add_pairs<S, kWide, kBoth>(chunk, i, width, n, behind, before);
-    for (; n < width; n += kLanes) add_pairs<S, 1, kBoth>(chunk, i, width, n, behind, before);
-    sum_up(behind, sums);
-    for (int t = i + 1; t < kChunk; ++t) scores[t * kChunk + i] = sums[t];
-    if constexpr (kBoth) sum_up(before, sums);
-    for (int t = i + 1; t < kChunk; ++t) scores[i * kChunk + t] = kBoth ? sums[t] : S(0);
+      add_pairs<S, kWide, kBoth>(chunk, i, width, n, behind, behind + kPairs);
+    for (; n < width; n += kLanes)
+      add_pairs<S, 1, kBoth>(chunk, i, width, n, behind, behind + kPairs);
+    behind += kChunk - 1 - i;
   }
-  sum_up(own, sums);
-  for (int t = 0; t < kChunk; ++t) scores[t * kChunk + t] = sums[t];
+  alignas(64) S sums[kSums];
+  for (int i = 0; i < kSums; i += kLanes) store(sums + i, sums_of<S>(terms + i));
+  const S* next = sums + kChunk;
+  for (int i = 0; i < kChunk; ++i) {
+    scores[i * kChunk + i] = sums[i];
+    for (int t = i + 1; t < kChunk; ++t, ++next) {
+      scores[t * kChunk + i] = *next;
+      scores[i * kChunk + t] = kBoth ? next[kPairs] : S(0);
+    }
+  }
 }
 
 // ---- Scratch ----
@@ -385,13 +439,13 @@ template <class S>
 void weigh_chunks(const Row& row, const Walk& walk, S* before, S* behind, S* log_total) {
   constexpr int kLanes = Simd<S>::kLanes;
   const int width = padded(row.head), chunks = walk.chunks();
-  alignas(64) S logs[kChunk * padded(kLargestHead)];
+  alignas(64) S w[kChunk * padded(kLargestHead)];
   S* sums = behind;
   for (int c = 0; c < chunks; ++c) {
-    read_rows<S>(row.log_decay, row.out_stride, walk, c, row.head, logs);
+    read_w(row, walk, c, w);
     for (int n = 0; n < width; n += kLanes) {
       Vector<S> sum{};
-      for (int t = 0; t < kChunk; ++t) sum += load(logs + t * width + n);
+      for (int t = 0; t < kChunk; ++t) sum += log_decay(w + t * width + n);
       store(sums + c * width + n, sum);
     }
   }
@@ -447,7 +501,7 @@ void summarise(const Row& row, int64_t segment, const Leaving& leaving, void* me
     multiply_add(width, kChunk, width, weighted, 1, width, value, width, state, width);
   };
   for (int c = 0; c < chunks; ++c) {
-    read_decays<S>(row, walk, c, chunk);
+    read_decays(row, walk, c, chunk);
     read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
     read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
     add(kLeft, chunk.k, chunk.v, c);
@@ -481,38 +535,43 @@ void forward(const Row& row, int64_t segment, const Entering& entering, void* me
   const S* bonus = read_bonus(row, scratch);
   S* y = scratch.results();
   S* state = scratch.rows(width);
-  const auto read = [&](int c) {
-    read_decays<S>(row, walk, c, chunk);
-    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
-    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
-    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
+  S* decays = scratch.rows(row.segment_tokens);
+  S* totals = scratch.rows(chunks);
+  for (int c = 0; c < chunks; ++c)
+    read_decays(row, walk, c, decays + int64_t{c} * kChunk * width, totals + int64_t{c} * width);
+  const auto read = [&](int c, int next) {
+    chunk.d = decays + int64_t{c} * kChunk * width;
+    chunk.total_less_one = totals + int64_t{c} * width;
+    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r, next);
+    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k, next);
+    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v, next);
   };
-  const auto add_state = [&](const S* decays, S* out) {
-    scale_rows(chunk.r, decays, width, weighted);
+  const auto add_state = [&](bool from_left, S* out) {
+    weigh_rows(chunk, chunk.r, from_left, width, weighted);
     multiply_add(kChunk, width, width, weighted, width, 1, state, width, out, width);
   };
-  const auto cross = [&](const S* decays) {
-    scale_rows(chunk.k, decays, width, weighted);
+  const auto cross = [&](bool from_left) {
+    weigh_rows(chunk, chunk.k, !from_left, width, weighted);
     cross_chunk(chunk, weighted, chunk.v, width, state);
   };
   if (!row.causal) {
     copied_state(entering.state[kRight], width, state);
     for (int c = chunks - 1; c >= 0; --c) {
-      read(c);
-      add_state(chunk.behind, y + int64_t{c} * kChunk * width);
-      if (c > 0) cross(chunk.before);
+      read(c, -1);
+      add_state(false, y + int64_t{c} * kChunk * width);
+      if (c > 0) cross(false);
     }
   }
   copied_state(entering.state[kLeft], width, state);
   alignas(64) S scores[kChunk * kChunk];
   for (int c = 0; c < chunks; ++c) {
-    read(c);
+    read(c, 1);
     S* out = y + int64_t{c} * kChunk * width;
-    add_state(chunk.before, out);
+    add_state(true, out);
     row.causal ? score<false>(chunk, bonus, width, scores)
                : score<true>(chunk, bonus, width, scores);
     multiply_add(kChunk, kChunk, width, scores, kChunk, 1, chunk.v, width, out, width);
-    if (c + 1 < chunks) cross(chunk.behind);
+    if (c + 1 < chunks) cross(true);
   }
   write_rows<T>(row, walk, y, row.y);
 }
@@ -606,7 +665,7 @@ void backward(
     const auto state_at = [&](int c) { return kept + int64_t{c} * width * width; };
     copied_state(entering.state[from_left ? kLeft : kRight], width, state_at(0));
     for (int c = 0; c + 1 < chunks; ++c) {
-      read_decays<S>(row, walk, c, chunk);
+      read_decays(row, walk, c, chunk);
       read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
       read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
       copied_state(state_at(c), width, state_at(c + 1));
@@ -619,11 +678,11 @@ void backward(
       const S* state = state_at(c);
       const int64_t first = (walk.token(c) - walk.begin) * width;
       const Results<S> to{gr + first, gk + first, gv + first, ga + first, walk.step * width};
-      read_decays<S>(row, walk, c, chunk);
-      read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
-      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
-      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
-      read_rows<T>(row.gy, row.gy_stride, walk, c, row.head, chunk.g);
+      read_decays(row, walk, c, chunk, -1);
+      read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r, -1);
+      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k, -1);
+      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v, -1);
+      read_rows<T>(row.gy, row.gy_stride, walk, c, row.head, chunk.g, -1);
       scale_rows(chunk.r, chunk.before, width, weighted_r);
       scale_rows(chunk.k, chunk.behind, width, weighted_k);
       const S* own_bonus = from_left ? bonus : nullptr;
@@ -658,7 +717,14 @@ void backward(
   write_rows<T>(row, walk, gr, row.gr);
   write_rows<T>(row, walk, gk, row.gk);
   write_rows<T>(row, walk, gv, row.gv);
-  write_rows<S>(row, walk, ga, row.g_log_decay);
+  for (int c = 0; c < walk.chunks(); ++c) {  // gw = the gradient of ln d, times ln d
+    read_w(row, walk, c, chunk.d);
+    for (int i = 0; i < kChunk * width; i += kLanes) {
+      S* at = ga + int64_t{c} * kChunk * width + i;
+      store(at, load(at) * log_decay(chunk.d + i));
+    }
+  }
+  write_rows<S>(row, walk, ga, row.gw);
   for (int n = 0; n < row.head; ++n) gu_out[n] = static_cast<double>(gu[n]);
 }
 

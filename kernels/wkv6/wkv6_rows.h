@@ -10,7 +10,7 @@
 //   summarise   any segments: what a segment adds to the states; then
 //   carry       once per row and state (wkv6_cpu.cpp); then
 //   forward     any segments: y
-//   backward    any segments: gr, gk, gv, the gradient of ln d, and the segment's share of gu
+//   backward    any segments: gr, gk, gv, gw, and the segment's share of gu
 //
 // Inside a segment chunks of kChunk tokens are taken one after the other, in small matrix products.
 // A state is [padded(N)][padded(N)]; rows beyond N are zero.
@@ -19,11 +19,12 @@ namespace vireo::wkv6_rows {
 using wkv6::kChunk;
 
 constexpr int kLargestHead = 128;
+constexpr int kLargestW = 10;  ///< exp(-exp(10)) is 0 in float64
 
 /// Tokens of a segment: all of a short row, which then needs no summaries; fewer for backward,
 /// which keeps a state per chunk.
 constexpr int segment_tokens_of(int64_t tokens, bool backward) {
-  const int64_t most = backward ? 256 : 512;
+  const int64_t most = backward ? 512 : 1024;
   return static_cast<int>(tokens < most ? (tokens + kChunk - 1) / kChunk * kChunk : most);
 }
 
@@ -40,19 +41,20 @@ struct Row {
   const void* r;
   const void* k;
   const void* v;
-  const void* gy;         ///< backward alone
-  const void* log_decay;  ///< S
-  const void* u;          ///< S[N]
+  const void* gy;  ///< backward alone
+  const void* w;   ///< S
+  const void* u;   ///< S[N]
   int64_t r_stride;
   int64_t k_stride;
   int64_t v_stride;
   int64_t gy_stride;
-  int64_t out_stride;  ///< also log_decay's
-  void* y;             ///< forward
-  void* gr;            ///< backward
+  int64_t w_stride;
+  int64_t out_stride;
+  void* y;   ///< forward
+  void* gr;  ///< backward
   void* gk;
   void* gv;
-  void* g_log_decay;  ///< S
+  void* gw;  ///< S
 };
 
 /// Sums over the tokens before or behind, of keys times values (forward) or, for backward, of
@@ -77,7 +79,7 @@ constexpr int64_t scratch_size(int head, int segment_tokens, bool backward) {
   const int64_t width = padded(head), results = segment_tokens + 2 * kChunk;
   const int64_t chunks = segment_tokens / kChunk;
   const int64_t rows = backward ? 14 * kChunk + 4 + 4 * results + width + chunks * width
-                                : 9 * kChunk + 2 + results + width;
+                                : 9 * kChunk + 2 + results + width + segment_tokens + chunks;
   return rows * width;
 }
 
