@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/engine/slice_picture.h"
+#include "apps/pictures.h"
 #include "apps/verbs.h"
 #include "datasets/phantom_anatomy.h"
 #include "vision/core/atomic_file.h"
@@ -145,34 +146,54 @@ void run(PhantomRequest request) {
 
 void add_phantom(CLI::App& app) {
   auto request = std::make_shared<PhantomRequest>();
+  auto pictures = std::make_shared<PicturePhantom>();
   CLI::App* verb = app.add_subcommand(
-      "phantom", "Make CT-like abdomens with outlined organs, as an nnU-Net data set");
+      "phantom",
+      "Make CT-like abdomens with outlined organs, as an nnU-Net data set, or photographs of skin "
+      "lesions in four classes");
   verb->footer(
       "Leaves FOLDER/dataset.json, imagesTr, labelsTr, imagesTs, labelsTs and preview.png.\n"
       "The same options give the same bytes.\n\n"
-      "Example:\n  vireo phantom data/phantom --cases 24 --test-cases 6 --seed 1");
+      "Example:\n  vireo phantom data/phantom --cases 24 --test-cases 6 --seed 1\n\n"
+      "With --pictures leaves FOLDER/labels.csv (path, label, patient_id, split), images and\n"
+      "preview.png. The classes differ in shape and texture, not in their colours.\n\n"
+      "Example:\n  vireo phantom data/phantom_pictures --pictures 5000");
   verb->add_option("FOLDER", request->folder, "Where the data set goes")->required();
+  auto* count =
+      verb->add_option("--pictures", pictures->pictures, "Make so many 64x64 pictures instead")
+          ->check(CLI::Range(int64_t{1}, int64_t{10000000}));
   verb->add_option("--cases", request->cases, "Training cases (imagesTr)")
       ->check(CLI::Range(int64_t{1}, int64_t{100000}))
+      ->excludes(count)
       ->capture_default_str();
   verb->add_option("--test-cases", request->test_cases, "Held-out cases (imagesTs)")
       ->check(CLI::Range(int64_t{0}, int64_t{100000}))
+      ->excludes(count)
       ->capture_default_str();
   verb->add_option("--seed", request->options.seed, "Another seed, other patients")
       ->capture_default_str();
   verb->add_option("--size", request->size_zyx, "Voxels as slices, rows, columns [28 96 96]")
       ->expected(3)
+      ->excludes(count)
       ->check(CLI::Range(int64_t{1}, int64_t{1024}));
   verb->add_option("--spacing",
                    request->spacing_zyx,
                    "mm between slices, rows, columns [per case, so that the trunk fits]")
       ->expected(3)
+      ->excludes(count)
       ->check(CLI::Range(0.01, 100.0));
   verb->add_option("--noise", request->options.noise_hu, "Standard deviation of the noise in HU")
       ->check(CLI::Range(0.0, 500.0))
+      ->excludes(count)
       ->capture_default_str();
   verb->add_flag("--overwrite", request->overwrite, "Replace a data set that is in FOLDER");
-  verb->callback([request] { run(*request); });
+  verb->callback([request, pictures] {
+    if (pictures->pictures == 0) return run(*request);
+    pictures->folder = request->folder;
+    pictures->seed = request->options.seed;
+    pictures->overwrite = request->overwrite;
+    make_phantom_pictures(*pictures);
+  });
 }
 
 }  // namespace vireo

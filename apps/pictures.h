@@ -4,8 +4,17 @@
 #include <filesystem>
 #include <string>
 
-// What the verbs `evaluate` and `predict` do where the model classifies.
+// What the verbs `phantom`, `evaluate` and `predict` do where pictures have classes.
 namespace vireo {
+
+struct PicturePhantom {
+  std::filesystem::path folder;
+  int64_t pictures = 0;
+  uint64_t seed = 1;
+  bool overwrite = false;
+};
+/// Leaves images/, preview.png, labels.csv and phantom.json in the folder.
+void make_phantom_pictures(const PicturePhantom& request);
 
 struct PictureEvaluation {
   std::filesystem::path checkpoint;

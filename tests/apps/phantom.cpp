@@ -103,6 +103,27 @@ TEST(PhantomVerb, OverwritingLeavesNoCaseOfALargerSet) {
   EXPECT_FALSE(fs::exists(folder / "imagesTs"));
 }
 
+TEST(PhantomVerb, WritesATableOfPicturesWithPatientsAndParts) {
+  const fs::path folder = test::scratch_folder() / "pictures";
+  ASSERT_EQ(phantom(folder, " --pictures 40 --seed 3").exit_code, 0);
+  std::istringstream lines(content(folder / "labels.csv"));
+  std::string line;
+  ASSERT_TRUE(std::getline(lines, line));
+  EXPECT_EQ(line, "path,label,patient_id,split");
+  int64_t count = 0;
+  for (; std::getline(lines, line); ++count)
+    EXPECT_TRUE(fs::exists(folder / line.substr(0, line.find(',')))) << line;
+  EXPECT_EQ(count, 40);
+  EXPECT_THAT(content(folder / "labels.csv"),
+              ::testing::AllOf(HasSubstr(",train\n"), HasSubstr(",val\n"), HasSubstr(",test\n")));
+  EXPECT_TRUE(fs::exists(folder / "preview.png"));
+  EXPECT_THAT(phantom(folder, " --pictures 40 --seed 3").errors, HasSubstr("nothing to do"));
+  EXPECT_THAT(phantom(folder, " --pictures 20").errors, HasSubstr("--overwrite"));
+  ASSERT_EQ(phantom(folder, " --pictures 20 --overwrite").exit_code, 0);
+  EXPECT_FALSE(fs::exists(folder / "images/picture_00040.png"));
+  EXPECT_EQ(phantom("/tmp/never", " --pictures 20 --cases 2").exit_code, 2);
+}
+
 TEST(PhantomVerb, HelpShowsAnExampleAndBadUseExitsWithTwo) {
   const auto help = test::run_command(test::program().string() + " phantom --help");
   EXPECT_EQ(help.exit_code, 0);
