@@ -253,8 +253,9 @@ void add_evaluate(CLI::App& app) {
       "prepared cache or a data set. Leaves results.json, results.csv (timm's columns first),\n"
       "predictions.csv and report.html.\n\n"
       "Example:\n"
-      "  vireo evaluate runs/classification/isic2017/vision_rwkv_t/checkpoint_best.safetensors \\\n"
-      "      configs/classification/isic2017/vision_rwkv_t.toml --output scores");
+      "  vireo evaluate runs/classification/isic2017/vision_rwkv_small/checkpoint_best.safetensors "
+      "\\\n"
+      "      configs/classification/isic2017/vision_rwkv_small.toml --output scores");
   verb->add_option(
           "PREDICTIONS", request->predictions, "Folder of label maps, or one file; or a checkpoint")
       ->required();
