@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <string>
 
+#include "apps/picture_scoring.h"
+
 // What the verbs `phantom`, `evaluate` and `predict` do where pictures have classes.
 namespace vireo {
 
@@ -16,16 +18,10 @@ struct PicturePhantom {
 /// Leaves images/, preview.png, labels.csv and phantom.json in the folder.
 void make_phantom_pictures(const PicturePhantom& request);
 
-struct PictureEvaluation {
+struct PictureEvaluation : PictureScoring {
   std::filesystem::path checkpoint;
-  /// A configuration (.toml), a prepared cache, or a data set as `vireo prepare` reads it.
-  std::filesystem::path data;
-  std::filesystem::path output;
-  std::string part = "auto";  ///< train, val, test; auto: test where there is one, else val
   std::string device = "auto";
-  int64_t batch_size = 32, fold = 0, resamples = 2000;
-  double specificity = 0.9;
-  uint64_t seed = 1;
+  int64_t batch_size = 32;
 };
 void evaluate_pictures(const PictureEvaluation& request);
 

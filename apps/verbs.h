@@ -12,6 +12,7 @@ void add_prepare(CLI::App& app);
 void add_train(CLI::App& app);
 void add_predict(CLI::App& app);
 void add_evaluate(CLI::App& app);
+void add_baseline(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_info(CLI::App& app);
 void add_import(CLI::App& app);

@@ -27,6 +27,7 @@ int run(int argc, char** argv) {
 #ifdef VIREO_WITH_IO
   vireo::add_predict(app);
   vireo::add_evaluate(app);
+  vireo::add_baseline(app);
   vireo::add_info(app);
 #endif
   vireo::add_verify(app);
