@@ -168,9 +168,10 @@ void add_predict(CLI::App& app) {
                    "Classification: divides the network's answers (from `vireo evaluate`)")
       ->check(CLI::Range(0.01, 100.0))
       ->capture_default_str();
-  verb->add_flag("--evidence",
-                 arguments->evidence,
-                 "Classification: also evidence/NAME.png, what spoke for the class");
+  verb->add_flag(
+      "--evidence",
+      arguments->evidence,
+      "Classification: also evidence/NAME.png, what spoke for the class, and preview.png");
   verb->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
   verb->footer(kPredictFooter);
   verb->callback([arguments] {

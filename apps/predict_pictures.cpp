@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdio>
 #include <iostream>
 
 #include <ATen/ATen.h>
@@ -22,6 +23,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
+
+constexpr size_t kShownPictures = 24;  // in preview.png
+constexpr int64_t kShownPx = 160;
 
 // Paths of the input's images, relative to it, in alphabetical order.
 std::vector<std::string> images_in(const fs::path& input) {
@@ -92,24 +96,36 @@ at::Tensor evidence_for(const TrainedClassifier& classifier,
   return strength / strength.max().clamp_min(1e-12);
 }
 
-Canvas overlay(const TrainedClassifier& classifier,
-               const at::Tensor& picture,
-               const at::Tensor& strength) {
+// The picture as the network sees it, float [3, H, W].
+at::Tensor seen_by(const TrainedClassifier& classifier, const at::Tensor& picture) {
   const PicturePreprocessing& p = classifier.preprocessing;
-  const at::Tensor seen = with_channels(resized_picture(picture,
-                                                        p.box(picture.size(0), picture.size(1)),
-                                                        p.size_yx[0],
-                                                        p.size_yx[1],
-                                                        p.filter),
-                                        3)
-                              .permute({2, 0, 1})
-                              .to(at::kFloat);
+  const PictureBox box = p.box(picture.size(0), picture.size(1));
+  return with_channels(resized_picture(picture, box, p.size_yx[0], p.size_yx[1], p.filter), 3)
+      .permute({2, 0, 1})
+      .to(at::kFloat)
+      .contiguous();
+}
+
+Canvas overlay(const at::Tensor& seen, const at::Tensor& strength) {
   const at::Tensor hot =
       at::stack({at::full_like(strength, 255), 200 * strength, at::zeros_like(strength)});
   const at::Tensor share = (0.65 * strength).unsqueeze(0);
   const Canvas canvas = Canvas::from_rgb((seen * (1 - share) + hot * share).contiguous(), 0, 255);
   const int64_t zoom = std::max<int64_t>(1, 448 / std::max(canvas.width(), canvas.height()));
   return canvas.resized(canvas.width() * zoom, canvas.height() * zoom);
+}
+
+// A picture and what spoke for its class, under the answer.
+Canvas shown(const at::Tensor& seen, const Canvas& evidence, const std::string& answer) {
+  const auto small = [](const Canvas& canvas) {
+    const int64_t width = kShownPx * canvas.width() / canvas.height();
+    return canvas.resized(std::max<int64_t>(1, width), kShownPx);
+  };
+  const Canvas pair = tile({small(Canvas::from_rgb(seen, 0, 255)), small(evidence)}, 2, 2);
+  Canvas cell(pair.width(), pair.height() + 22);
+  cell.draw_text(2, 16, answer, 9);
+  cell.paste(pair, 0, 22);
+  return cell;
 }
 
 }  // namespace
@@ -142,6 +158,7 @@ void predict_pictures(const PicturePrediction& request) {
   }
 
   ordered_json list = ordered_json::array();
+  std::vector<Canvas> previews;
   for (const int64_t i : items) {
     const double* p = samples.probabilities.data() + i * samples.class_count;
     ordered_json entry = {{"name", names[static_cast<size_t>(i)]}};
@@ -158,8 +175,19 @@ void predict_pictures(const PicturePrediction& request) {
     const at::Tensor picture = set.picture(i);
     fs::path png = request.output / "evidence" / names[static_cast<size_t>(i)];
     png += ".png";
-    overlay(classifier, picture, evidence_for(classifier, picture, best, device)).write_png(png);
+    const at::Tensor seen = seen_by(classifier, picture);
+    const Canvas evidence = overlay(seen, evidence_for(classifier, picture, best, device));
+    evidence.write_png(png);
+    if (previews.size() == kShownPictures) continue;
+    char answer[96];
+    std::snprintf(answer,
+                  sizeof answer,
+                  "%.60s, %.1f %%",
+                  set.class_names[static_cast<size_t>(best)].c_str(),
+                  100 * p[best]);
+    previews.push_back(shown(seen, evidence, answer));
   }
+  if (!previews.empty()) tile(previews, 3, 12).write_png(request.output / "preview.png");
   write_text_atomically(request.output / "predictions.csv",
                         predictions_csv(names, set.class_names, samples));
   write_text_atomically(request.output / "predictions.json",

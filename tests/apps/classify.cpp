@@ -105,6 +105,7 @@ TEST(Classify, TrainsEvaluatesPredictsAndFineTunes) {
       (folder / "out").string());
   const json predictions = json::parse(read_text(folder / "out" / "predictions.json"));
   ASSERT_EQ(predictions.at("pictures").size(), 45u);
+  EXPECT_TRUE(fs::exists(folder / "out" / "preview.png"));
   const json& first = predictions.at("pictures")[0];
   double sum = 0;
   for (const auto& [name, value] : first.at("probabilities").items()) sum += value.get<double>();
