@@ -82,6 +82,8 @@ struct Progress::State {
 
   void show_if_due() {
     const double waited = std::chrono::duration<double>(Clock::now() - shown).count();
+    // Elsewhere than on a terminal finish() is about to say the same in a line of its own.
+    if (!terminal && total > 0 && done >= total) return;
     if (!finished && waited >= (terminal ? kBarSeconds : kLineSeconds)) show();
   }
 };
