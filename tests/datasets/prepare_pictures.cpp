@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
+#include <zlib.h>
 
 #include "datasets/picture_reader.h"
 #include "datasets/picture_source.h"
@@ -121,24 +122,97 @@ TEST(ReadClassifiedPicture, TakesSixteenBitsByTheirFullScaleOrStretched) {
   EXPECT_EQ(read_classified_picture(path, -1, "stretch")[1][1].item<int64_t>(), 255);
 }
 
-TEST(ReadClassifiedPicture, TurnsPhotographsUpright) {
+std::string png_chunk(const std::string& type, const std::string& content) {
+  const auto word = [](uint32_t value) {
+    return std::string{static_cast<char>(value >> 24),
+                       static_cast<char>(value >> 16),
+                       static_cast<char>(value >> 8),
+                       static_cast<char>(value)};
+  };
+  const std::string checked = type + content;
+  const auto sum = ::crc32(0, reinterpret_cast<const Bytef*>(checked.data()), checked.size());
+  return word(static_cast<uint32_t>(content.size())) + checked + word(static_cast<uint32_t>(sum));
+}
+
+// A PNG of 2 x 1 pixels with 8 bits per channel.
+std::string tiny_png(char colour_type, const std::string& channels, const std::string& more = "") {
+  const std::string line = std::string(1, '\0') + channels;
+  std::string packed(64, '\0');
+  uLongf length = packed.size();
+  ::compress(reinterpret_cast<Bytef*>(packed.data()),
+             &length,
+             reinterpret_cast<const Bytef*>(line.data()),
+             line.size());
+  return "\x89PNG\r\n\x1a\n" +
+         png_chunk("IHDR",
+                   std::string("\0\0\0\2\0\0\0\1\x08", 9) + colour_type + std::string(3, '\0')) +
+         more + png_chunk("IDAT", packed.substr(0, length)) + png_chunk("IEND", "");
+}
+
+TEST(ReadClassifiedPicture, DropsAlphaOfGreyColourAndPalettes) {
   const fs::path folder = test::scratch_folder();
-  at::Tensor values = flat(1, 0);
-  values.slice(1, 0, 2).fill_(250);
-  write_png(folder / "as_stored.jpg", values);
-  const std::string jpeg = read_text(folder / "as_stored.jpg");
-  // Orientation 6: the stored top is the right-hand side.
-  const std::string exif = std::string(
+  write_text_atomically(folder / "grey.png", tiny_png(4, std::string("\x64\x80\x32\x00", 4)));
+  const at::Tensor grey = with_channels(read_classified_picture(folder / "grey.png"), 1);
+  EXPECT_TRUE(grey.equal(at::tensor({100, 50}, at::kByte).view({1, 2, 1})));
+
+  const at::Tensor colours = at::tensor({10, 20, 30, 40, 50, 60}, at::kByte).view({1, 2, 3});
+  write_text_atomically(folder / "colour.png",
+                        tiny_png(6, std::string("\x0a\x14\x1e\x00\x28\x32\x3c\xff", 8)));
+  EXPECT_TRUE(read_classified_picture(folder / "colour.png").equal(colours));
+  write_text_atomically(folder / "palette.png",
+                        tiny_png(3,
+                                 std::string("\x01\x00", 2),
+                                 png_chunk("PLTE", "\x28\x32\x3c\x0a\x14\x1e") +
+                                     png_chunk("tRNS", std::string("\x80\x00", 2))));
+  EXPECT_TRUE(read_classified_picture(folder / "palette.png").equal(colours));
+}
+
+TEST(ReadClassifiedPicture, TakesCmykForColour) {
+  const at::Tensor read =
+      read_classified_picture(test::repository_file("data/pictures/cmyk.jpg"));
+  EXPECT_EQ(read.sizes(), (at::IntArrayRef{16, 32, 3}));
+  EXPECT_GT(read[2][2][0].item<int64_t>(), 250) << "red";
+}
+
+// The file with an EXIF block that says how it was held.
+std::string with_orientation(const std::string& jpeg, char orientation) {
+  std::string exif(
       "\xff\xe1\x00\x22"
       "Exif\0\0MM\0\x2a\0\0\0\x08\0\x01"
-      "\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+      "\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0",
       36);
-  write_text_atomically(folder / "turned.jpg", jpeg.substr(0, 2) + exif + jpeg.substr(2));
+  exif[29] = orientation;
+  return jpeg.substr(0, 2) + exif + jpeg.substr(2);
+}
+
+TEST(ReadClassifiedPicture, TurnsPhotographsUprightFromAllEightOrientations) {
+  const fs::path folder = test::scratch_folder();
+  // No two of the eight ways to hold it look the same; blocks of 8 survive JPEG.
+  at::Tensor values = at::zeros({1, 16, 24}, at::kByte);
+  values.slice(1, 0, 8).fill_(240);
+  values.slice(1, 8, 16).slice(2, 0, 8).fill_(120);
+  write_png(folder / "as_stored.jpg", values);
+  const std::string jpeg = read_text(folder / "as_stored.jpg");
   const at::Tensor plain = read_classified_picture(folder / "as_stored.jpg");
-  const at::Tensor turned = read_classified_picture(folder / "turned.jpg");
-  EXPECT_EQ(plain.sizes(), (at::IntArrayRef{4, 6, 1}));
-  ASSERT_EQ(turned.sizes(), (at::IntArrayRef{6, 4, 1}));
-  EXPECT_TRUE(turned.equal(plain.transpose(0, 1).flip(1)));
+  ASSERT_EQ(plain.sizes(), (at::IntArrayRef{16, 24, 1}));
+  const auto turned = plain.transpose(0, 1);
+  // What the standard says: where the stored row 0 and column 0 belong.
+  const std::vector<at::Tensor> upright{plain,                // top, left
+                                        plain.flip(1),        // top, right
+                                        plain.flip({0, 1}),   // bottom, right
+                                        plain.flip(0),        // bottom, left
+                                        turned,               // left, top
+                                        turned.flip(1),       // right, top
+                                        turned.flip({0, 1}),  // right, bottom
+                                        turned.flip(0)};      // left, bottom
+  for (char orientation = 1; orientation <= 8; ++orientation) {
+    const fs::path path = folder / "held.jpg";
+    write_text_atomically(path, with_orientation(jpeg, orientation));
+    const at::Tensor& expected = upright.at(static_cast<size_t>(orientation - 1));
+    const at::Tensor read = read_classified_picture(path);
+    EXPECT_EQ(read.sizes(), expected.sizes()) << int{orientation};
+    EXPECT_TRUE(read.equal(expected)) << int{orientation};
+  }
 }
 
 TEST(PreparePictures, ReadsTheRealSets) {

@@ -1,5 +1,6 @@
 #include "vision/io/picture_file.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <opencv2/core/utils/logger.hpp>
@@ -59,6 +60,23 @@ void check_jpeg(const fs::path& path, std::string_view bytes) {
   // Some cameras append padding after the end mark; none of them a kilobyte of it.
   const std::string_view tail = bytes.substr(bytes.size() > 1024 ? bytes.size() - 1024 : 0);
   if (tail.find("\xff\xd9") == std::string_view::npos) cut_off(path, "the JPEG has no end mark");
+  // The segments before the pixels. Four inks are stored inverted where Adobe's segment says who
+  // wrote them, which is what the decoder takes for granted.
+  bool four_inks = false, of_adobe = false;
+  bytes.remove_prefix(2);
+  while (bytes.size() > 9 && bytes[0] == '\xff' && bytes[1] != '\xda') {
+    const auto marker = static_cast<unsigned char>(bytes[1]);
+    const bool frame =
+        marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
+    four_inks = four_inks || (frame && bytes[9] == 4);
+    of_adobe = of_adobe || (marker == 0xee && bytes.substr(4).starts_with("Adobe"));
+    const size_t length = 2 + (big_endian(bytes) & 0xffff);
+    bytes.remove_prefix(std::min(length, bytes.size()));
+  }
+  if (four_inks && !of_adobe)
+    throw DataError(path,
+                    "is a CMYK JPEG that does not say whether its inks are stored inverted (it has "
+                    "no Adobe segment). Convert it to RGB");
 }
 
 StoredType type_of(const fs::path& path, int depth) {

@@ -70,6 +70,27 @@ TEST(Picture, DropsTheAlphaChannel) {
   EXPECT_TRUE(at::equal(read_image(path).values.mean({1, 2, 3}), at::tensor({30.F, 20.F, 10.F})));
 }
 
+TEST(Picture, CmykBecomesRgb) {
+  // Blocks of red, green, dark blue and grey, as CMYK and as YCCK, inverted as Adobe stores them.
+  for (const char* name : {"cmyk.jpg", "ycck.jpg"}) {
+    const at::Tensor read =
+        read_image(test::repository_file("data/pictures") / name).values.select(1, 0);
+    ASSERT_EQ(read.sizes(), (at::IntArrayRef{3, 16, 32})) << name;
+    const std::vector<std::vector<float>> colours{
+        {255, 0, 0}, {0, 255, 0}, {0, 0, 153}, {102, 102, 102}};
+    for (int64_t block = 0; block < 4; ++block) {
+      const at::Tensor pixel = read.select(1, block < 2 ? 3 : 12).select(1, block % 2 ? 24 : 8);
+      const at::Tensor expected = at::tensor(colours[static_cast<size_t>(block)]);
+      EXPECT_LE((pixel - expected).abs().max().item<float>(), 4) << name << " block " << block;
+    }
+  }
+}
+
+TEST(PictureRefuses, CmykThatMayBeInvertedOrNot) {
+  EXPECT_THAT(refusal(test::repository_file("data/pictures/cmyk_unmarked.jpg")),
+              HasSubstr("Convert it to RGB"));
+}
+
 TEST(Picture, MasksAreGreyOrEqualInAllColours) {
   const fs::path folder = test::scratch_folder();
   at::Tensor mask = at::zeros({1, 4, 5}, at::kByte);
