@@ -7,7 +7,8 @@
 namespace vireo {
 
 struct PrepareOptions {
-  bool force = false;  ///< make everything anew
+  bool force = false;                      ///< make everything anew
+  int64_t shard_bytes = int64_t{1} << 28;  ///< of the files that hold pictures with classes
 };
 
 struct PrepareReport {

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "datasets/picture_reader.h"
+#include "datasets/picture_shards.h"
 #include "datasets/picture_source.h"
 #include "datasets/picture_transforms.h"
 #include "vision/core/atomic_file.h"
@@ -27,9 +28,8 @@ namespace fs = std::filesystem;
 
 // Raised whenever the same files and configuration would give another cache.
 constexpr const char* kRecipeVersion = "vireo.prepare_pictures 1";
-constexpr int64_t kChunk = 512;                    // pictures decoded at a time
-constexpr int64_t kShardBytes = int64_t{1} << 28;  // a shard is written when it has grown to this
-constexpr size_t kListed = 20;                     // broken files named on the terminal
+constexpr int64_t kChunk = 512;  // pictures decoded at a time
+constexpr size_t kListed = 20;   // broken files named on the terminal
 
 std::string stamp(const fs::path& path) {
   struct stat status {};
@@ -124,12 +124,17 @@ class Preparer {
   Preparer(const PictureDataConfig& config, PictureSource& source)
       : config_(config), source_(source), set_(source.set) {}
 
-  // Decodes everything once; `take` receives the sound pictures in their order.
-  void run(const std::function<void(int64_t item, const at::Tensor& picture)>& take) {
-    const auto count = static_cast<int64_t>(set_.items.size());
-    set_.channels = config_.channels > 0 ? config_.channels : 1;
-    std::vector<bool> keep(static_cast<size_t>(count), true);
-    Progress progress("prepare", count);
+  // Decodes everything once, but for items that are `done`; `take` receives the sound pictures in
+  // their order. Returns whether each item is sound.
+  std::vector<bool> run(const std::function<bool(int64_t item)>& done,
+                        const std::function<void(int64_t item, const at::Tensor& picture)>& take) {
+    std::vector<bool> sound(set_.items.size(), true);
+    std::vector<int64_t> open;
+    for (size_t i = 0; i < set_.items.size(); ++i)
+      if (!done(static_cast<int64_t>(i))) open.push_back(static_cast<int64_t>(i));
+    const auto count = static_cast<int64_t>(open.size());
+    Progress progress("prepare", static_cast<int64_t>(set_.items.size()));
+    progress.advance(static_cast<int64_t>(set_.items.size()) - count);
     for (int64_t begin = 0; begin < count; begin += kChunk) {
       const int64_t size = std::min(kChunk, count - begin);
       std::vector<at::Tensor> pictures(static_cast<size_t>(size));
@@ -137,29 +142,28 @@ class Preparer {
       run_parallel(size, config_.workers, [&](int64_t i) {
         const auto at = static_cast<size_t>(i);
         try {
-          pictures[at] = reduced(decode(begin + i), config_.short_side);
+          pictures[at] = reduced(decode(open[static_cast<size_t>(begin) + at]), config_.short_side);
         } catch (const DataError& error) {
           reasons[at] = error.what();
         }
         progress.advance();
       });
-      for (int64_t i = 0; i < size; ++i) {
-        const auto at = static_cast<size_t>(i), item = static_cast<size_t>(begin + i);
-        if (!pictures[at].defined()) {
-          keep[item] = false;
-          const fs::path path = source_.folder / set_.items[item].name;
-          const std::string prefix = path.string() + ": ";
-          std::string reason = reasons[at];
-          if (reason.starts_with(prefix)) reason.erase(0, prefix.size());
-          source_.problems.push_back({path, reason, set_.items[item].name});
+      for (size_t i = 0; i < pictures.size(); ++i) {
+        const auto item = static_cast<size_t>(open[static_cast<size_t>(begin) + i]);
+        if (pictures[i].defined()) {
+          take(static_cast<int64_t>(item), pictures[i]);
           continue;
         }
-        if (config_.channels == 0) set_.channels = std::max(set_.channels, pictures[at].size(2));
-        take(begin + i, pictures[at]);
+        sound[item] = false;
+        const fs::path path = source_.folder / set_.items[item].name;
+        const std::string prefix = path.string() + ": ";
+        std::string reason = reasons[i];
+        if (reason.starts_with(prefix)) reason.erase(0, prefix.size());
+        source_.problems.push_back({path, reason, set_.items[item].name});
       }
     }
     progress.finish();
-    keep_only(keep, set_, source_.slices);
+    return sound;
   }
 
  private:
@@ -213,31 +217,31 @@ PrepareReport prepare_pictures(const PictureDataConfig& config, const PrepareOpt
   storage.decoded = config.decoded || source.arrays.defined();
   storage.depth = config.depth;
   if (!storage.decoded) storage.folder = fs::absolute(source.folder);
-  std::vector<uint8_t> shard;
-  int64_t shard_number = 0;
+  set.channels = config.channels > 0 ? config.channels : 1;
   Moments moments;
-  const auto end_shard = [&] {
-    if (shard.empty()) return;
-    write_safetensors(
-        picture_shard(config.cache, shard_number++),
-        {{"pixels", at::from_blob(shard.data(), {static_cast<int64_t>(shard.size())}, at::kByte)}});
-    shard.clear();
+  const auto count_in = [&](int64_t item, const at::Tensor& picture) {
+    if (config.channels == 0) set.channels = std::max(set.channels, picture.size(2));
+    if (set.items[static_cast<size_t>(item)].part == Part::kTrain) moments.add(picture);
   };
-  Preparer preparer(config, source);
+  const auto item_count = static_cast<int64_t>(set.items.size());
+  PictureShards shards(config.cache, inputs, item_count, options.shard_bytes);
+  if (storage.decoded && !options.force)
+    report.kept = shards.take_over(count_in);
+  else
+    shards.clear();
   const InterruptGuard guard;
-  preparer.run([&](int64_t item, const at::Tensor& picture) {
+  const auto done = [&](int64_t item) { return shards.holds(item); };
+  const auto take = [&](int64_t item, const at::Tensor& picture) {
     const at::Tensor wanted =
         config.channels > 0 ? with_channels(picture, config.channels) : picture.contiguous();
-    if (set.items[static_cast<size_t>(item)].part == Part::kTrain) moments.add(wanted);
-    if (!storage.decoded) return;
-    if (static_cast<int64_t>(shard.size()) + wanted.numel() > kShardBytes) end_shard();
-    storage.shards.push_back(shard_number);
-    storage.offsets.push_back(static_cast<int64_t>(shard.size()));
-    storage.sizes_hwc.push_back({wanted.size(0), wanted.size(1), wanted.size(2)});
-    const uint8_t* values = wanted.const_data_ptr<uint8_t>();
-    shard.insert(shard.end(), values, values + wanted.numel());
-  });
-  end_shard();
+    count_in(item, wanted);
+    if (storage.decoded) shards.add(item, wanted);
+  };
+  const std::vector<bool> sound = Preparer(config, source).run(done, take);
+  shards.finish();
+  for (int64_t item = 0; item < item_count && storage.decoded; ++item)
+    if (sound[static_cast<size_t>(item)]) shards.locate(item, storage);
+  keep_only(sound, set, source.slices);
   judge_problems(config, source);
   storage.slices = source.slices;
   moments.finish(set);

@@ -1,5 +1,7 @@
 #include "datasets/prepare_pictures.h"
 
+#include <map>
+
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <zlib.h>
@@ -96,6 +98,41 @@ TEST(PreparePictures, ReadsTablesWithPatientsSplitsAndSeveralLabels) {
               ThrowsMessage<DataError>(HasSubstr("1 patient(s) have pictures in more than one")));
   write_text_atomically(folder / "out.csv", "path,label\n../a.png,0\n");
   EXPECT_THROW(prepared(config_of(folder, "csv = \"out.csv\"")), DataError);
+}
+
+TEST(PreparePictures, GoesOnBehindTheShardsOfAnInterruptedRun) {
+  set_log_quiet(true);
+  const fs::path folder = test::scratch_folder();
+  for (int64_t i = 0; i < 7; ++i)
+    write_png(folder / "data" / (i < 4 ? "a" : "b") / (std::to_string(i) + ".png"),
+              flat(i == 5 ? 3 : 1, 30 * i));
+  write_text_atomically(folder / "data" / "a" / "1_broken.png", "");
+  const PictureDataConfig config = config_of(folder / "data", "folds = 2");
+  const PrepareOptions two_pictures{false, 2 * 4 * 6};
+  ASSERT_EQ(prepare_pictures(config, two_pictures).cases, 7);
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(config.cache))
+    files[entry.path().filename().string()] = read_text(entry.path());
+  ASSERT_TRUE(files.contains("pictures_0003.safetensors"));
+
+  // As a process leaves it that is killed while it decodes the fifth picture.
+  for (const char* lost : {"cache.json",
+                           "items.safetensors",
+                           "broken.txt",
+                           "pictures_0002.safetensors",
+                           "pictures_0003.safetensors"})
+    fs::remove(config.cache / lost);
+  const PrepareReport resumed = prepare_pictures(config, two_pictures);
+  EXPECT_FALSE(resumed.already_done);
+  EXPECT_EQ(resumed.kept, 4);
+  EXPECT_EQ(resumed.cases, 7);
+  for (const auto& [name, bytes] : files) EXPECT_EQ(read_text(config.cache / name), bytes) << name;
+
+  // Shards of other files are no help, and do not stay.
+  fs::remove(folder / "data" / "b" / "6.png");
+  EXPECT_EQ(prepare_pictures(config).kept, 0);
+  EXPECT_FALSE(fs::exists(config.cache / "pictures_0001.safetensors"));
+  EXPECT_EQ(open_picture_cache(config.cache).items.size(), 6u);
 }
 
 TEST(PreparePictures, TakesSlicesOfVolumes) {
