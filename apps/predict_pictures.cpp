@@ -16,7 +16,6 @@
 #include "vision/core/log.h"
 #include "vision/core/parallel_tasks.h"
 #include "vision/io/canvas.h"
-#include "vision/io/image_file.h"
 
 namespace vireo {
 namespace {
@@ -32,13 +31,9 @@ std::vector<std::string> images_in(const fs::path& input) {
   std::error_code failed;
   if (!fs::exists(input, failed)) throw DataError(input, "does not exist");
   std::vector<std::string> names;
-  if (!fs::is_directory(input)) {
-    if (image_extension(input).empty()) throw DataError(input, "is no image file by its name");
-    return {input.filename().string()};
-  }
+  if (!fs::is_directory(input)) return {input.filename().string()};
   for (const auto& entry : fs::recursive_directory_iterator(input))
-    if (entry.is_regular_file() && !entry.path().filename().string().starts_with(".") &&
-        !image_extension(entry.path()).empty())
+    if (entry.is_regular_file() && is_named_as_image(entry.path()))
       names.push_back(entry.path().lexically_relative(input).string());
   if (names.empty()) throw DataError(input, "holds no image file");
   std::sort(names.begin(), names.end());

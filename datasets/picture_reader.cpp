@@ -31,6 +31,12 @@ at::Tensor stretched(const std::filesystem::path& path, const at::Tensor& pictur
 
 }  // namespace
 
+bool is_named_as_image(const std::filesystem::path& path) {
+  const std::string extension = path.extension().string();
+  return !path.filename().string().starts_with(".") &&
+         (!image_extension(path).empty() || extension == ".dcm" || extension == ".DCM");
+}
+
 at::Tensor read_classified_picture(const std::filesystem::path& path,
                                    int64_t slice,
                                    const std::string& depth) {

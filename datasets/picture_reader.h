@@ -7,6 +7,10 @@
 
 namespace vireo {
 
+/// Whether a folder's file is taken for an image by its name: image_extension knows it, or it is a
+/// DICOM file's (.dcm). Hidden files are none.
+bool is_named_as_image(const std::filesystem::path& path);
+
 /// Reads an image file for classification: uint8 [H, W, 1 or 3], red first.
 ///
 /// Pictures are turned upright by their EXIF orientation; CMYK becomes RGB, palettes are expanded,

@@ -10,9 +10,9 @@
 #include <ATen/ATen.h>
 
 #include "datasets/npz.h"
+#include "datasets/picture_reader.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
-#include "vision/io/image_file.h"
 
 namespace vireo {
 namespace {
@@ -33,10 +33,6 @@ std::optional<Part> part_named(std::string name) {
   if (name == "val" || name == "valid" || name == "validation" || name == "dev") return Part::kVal;
   if (name == "test" || name == "testing") return Part::kTest;
   return std::nullopt;
-}
-
-bool is_readable(const fs::path& path) {
-  return !path.filename().string().starts_with(".") && !image_extension(path).empty();
 }
 
 // A picture with the class's text, before classes are numbered.
@@ -103,7 +99,7 @@ void read_folders(const PictureDataConfig& config, PictureSource& source) {
     for (const auto& one : fs::directory_iterator(folder)) {
       if (!one.is_directory() || one.path().filename().string().starts_with(".")) continue;
       for (const auto& file : fs::recursive_directory_iterator(one.path()))
-        if (file.is_regular_file() && is_readable(file.path()))
+        if (file.is_regular_file() && is_named_as_image(file.path()))
           rows.push_back({file.path().lexically_relative(config.folder).string(),
                           one.path().filename().string(),
                           "",
@@ -113,17 +109,14 @@ void read_folders(const PictureDataConfig& config, PictureSource& source) {
   number_classes(config, rows, source);
 }
 
-// Files that a list or table names: inside the folder, of a kind that is read, and there.
+// Files that a list or table names: inside the folder, and there.
 bool is_listed_well(const fs::path& list, const std::string& name, PictureSource& source) {
   const fs::path path = source::inside(source.folder, name, list);
   std::error_code ignored;
-  std::string reason;
-  if (image_extension(path).empty())
-    reason = "is no image file by its name";
-  else if (!fs::exists(path, ignored))
-    reason = "is named in " + list.filename().string() + " and does not exist";
-  if (!reason.empty()) source.problems.push_back({path, reason, name});
-  return reason.empty();
+  if (fs::exists(path, ignored)) return true;
+  source.problems.push_back(
+      {path, "is named in " + list.filename().string() + " and does not exist", name});
+  return false;
 }
 
 void read_lists(const PictureDataConfig& config, PictureSource& source) {

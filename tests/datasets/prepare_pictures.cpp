@@ -150,6 +150,43 @@ TEST(PreparePictures, TakesSlicesOfVolumes) {
               ThrowsMessage<DataError>(HasSubstr("holds 3 slices")));
 }
 
+TEST(PreparePictures, ReadsWhatATableNamesWhateverItsName) {
+  const fs::path folder = test::scratch_folder();
+  write_png(folder / "a.png", flat(1, 60));
+  write_text_atomically(folder / "IM0001", "no image");
+  write_text_atomically(folder / "labels.csv", "path,label\na.png,0\nIM0001,1\n");
+  const PictureDataConfig config = config_of(folder, "folds = 2");
+  EXPECT_EQ(prepared(config).items.size(), 1u);
+  EXPECT_THAT(read_text(config.cache / "broken.txt"),
+              HasSubstr("IM0001: its name does not end in"));
+}
+
+TEST(PreparePictures, ReadsDicomSlicesThatATableOrAFolderHolds) {
+  VIREO_REQUIRE_REAL_DATA(series, "dicom_series/ct_siemens_j2k_20");
+  const fs::path folder = test::scratch_folder();
+  for (const auto& [from, to] : {std::pair{"0001.dcm", "x/1.dcm"}, {"0011.dcm", "y/IM0011"}}) {
+    fs::create_directories((folder / to).parent_path());
+    fs::copy_file(series / from, folder / to);
+  }
+  try {
+    read_image(folder / "x" / "1.dcm");
+  } catch (const DataError& error) {
+    VIREO_SKIP(std::string("this build reads no DICOM: ") + error.what());
+  }
+  const PictureSet by_folder = prepared(config_of(folder, "cache = \"" + folder.string() + "_f\""));
+  ASSERT_EQ(by_folder.items.size(), 1u) << "in folders DICOM files are told by .dcm";
+  write_text_atomically(folder / "labels.csv", "path,label\nx/1.dcm,0\ny/IM0011,1\n");
+  const PictureSet set = prepared(config_of(folder, "folds = 2"));
+  ASSERT_EQ(set.items.size(), 2u);
+  EXPECT_EQ(set.channels, 1);
+  for (int64_t i = 0; i < 2; ++i) {
+    const at::Tensor picture = set.picture(i);
+    EXPECT_EQ(picture.sizes(), (at::IntArrayRef{512, 512, 1}));
+    EXPECT_EQ(picture.max().item<int64_t>(), 255) << "stretched from its values in HU";
+    EXPECT_GT(picture.to(at::kFloat).std().item<float>(), 20);
+  }
+}
+
 TEST(ReadClassifiedPicture, TakesSixteenBitsByTheirFullScaleOrStretched) {
   const fs::path path = test::scratch_folder() / "deep.png";
   at::Tensor values = flat(1, 257 * 7, at::kInt);
@@ -205,8 +242,7 @@ TEST(ReadClassifiedPicture, DropsAlphaOfGreyColourAndPalettes) {
 }
 
 TEST(ReadClassifiedPicture, TakesCmykForColour) {
-  const at::Tensor read =
-      read_classified_picture(test::repository_file("data/pictures/cmyk.jpg"));
+  const at::Tensor read = read_classified_picture(test::repository_file("data/pictures/cmyk.jpg"));
   EXPECT_EQ(read.sizes(), (at::IntArrayRef{16, 32, 3}));
   EXPECT_GT(read[2][2][0].item<int64_t>(), 250) << "red";
 }
