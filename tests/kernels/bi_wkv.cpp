@@ -10,12 +10,14 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/kernels/reference.h"
+#include "tests/support/refusal.h"
 
 namespace vireo {
 namespace {
 
 using test::bi_wkv_reference;
 using test::deviation;
+using test::message_of;
 using ::testing::HasSubstr;
 
 /// One problem: inputs that want gradients and the weights of the output.
@@ -257,16 +259,6 @@ TEST(BiWkv, PassesNotANumberOn) {
   const at::Tensor y = bi_wkv(p.w, p.u, p.k, p.v);
   EXPECT_TRUE(y.select(2, 0).isnan().all().item<bool>());
   EXPECT_TRUE(y.select(2, 1).isfinite().all().item<bool>());
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "nothing was thrown";
 }
 
 TEST(BiWkv, RefusesWhatDoesNotFit) {

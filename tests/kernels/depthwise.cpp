@@ -4,8 +4,12 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/deviation.h"
+
 namespace vireo {
 namespace {
+
+using test::deviation;
 
 struct Case {
   int64_t batch, channels, height, width, kernel, stride, padding;
@@ -40,11 +44,6 @@ Result ours(const Case& c, const at::Tensor& x, const at::Tensor& weight) {
   return run(x, weight, [&](const at::Tensor& a, const at::Tensor& b) {
     return depthwise_conv2d(a, b, c.stride, c.padding);
   });
-}
-
-double deviation(const at::Tensor& value, const at::Tensor& reference) {
-  return (value.to(at::kDouble) - reference).abs().max().item<double>() /
-         reference.abs().max().item<double>();
 }
 
 TEST(Depthwise, EqualsLibTorchInDoublePrecision) {

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "kernels/shift/shift.h"
+#include "tests/support/deviation.h"
 
 // The operators by their definitions, slow and plain, on float64 ATen operations with autograd.
 namespace vireo::test {
@@ -85,14 +86,6 @@ inline at::Tensor wkv6_reference(const at::Tensor& r,
 /// What backward() left in a leaf; zeros where nothing depended on it.
 inline at::Tensor gradient_of(const at::Tensor& leaf) {
   return leaf.grad().defined() ? leaf.grad() : at::zeros_like(leaf);
-}
-
-/// max|a - b| / max|b|, in float64; infinite where a is not finite.
-inline double deviation(const at::Tensor& a, const at::Tensor& b) {
-  const at::Tensor x = a.detach().to(at::kDouble), y = b.detach().to(at::kDouble);
-  if (!x.isfinite().all().item<bool>()) return std::numeric_limits<double>::infinity();
-  const double scale = y.abs().max().item<double>();
-  return (x - y).abs().max().item<double>() / (scale > 0 ? scale : 1.0);
 }
 
 }  // namespace vireo::test

@@ -9,11 +9,13 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/kernels/reference.h"
+#include "tests/support/refusal.h"
 
 namespace vireo {
 namespace {
 
 using test::deviation;
+using test::message_of;
 using test::q_shift_reference;
 using ::testing::HasSubstr;
 
@@ -151,16 +153,6 @@ TEST(QShiftMix, GivesTheSameBitsForAnyNumberOfThreads) {
   at::set_num_threads(before);
   for (const std::vector<at::Tensor>& run : runs)
     for (size_t i = 0; i < run.size(); ++i) EXPECT_TRUE(at::equal(run[i], runs[0][i]));
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "nothing was thrown";
 }
 
 TEST(QShift, RefusesWhatDoesNotFit) {

@@ -11,11 +11,13 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/kernels/reference.h"
+#include "tests/support/refusal.h"
 
 namespace vireo {
 namespace {
 
 using test::deviation;
+using test::message_of;
 using test::wkv6_reference;
 using ::testing::HasSubstr;
 
@@ -254,16 +256,6 @@ TEST(Wkv6, KeepsNotANumberToItsHead) {
   const at::Tensor y = wkv6(p.x[0], p.x[1], p.x[2], p.x[3], p.x[4]);
   EXPECT_TRUE(y.narrow(2, 0, 8).select(1, 39).isnan().all().item<bool>());
   EXPECT_TRUE(y.narrow(2, 8, 8).isfinite().all().item<bool>());
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  }
-  return "nothing was thrown";
 }
 
 TEST(Wkv6, RefusesWhatDoesNotFit) {

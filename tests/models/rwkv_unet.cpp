@@ -10,6 +10,8 @@
 
 #include "models/cost.h"
 #include "models/weights/state_dict.h"
+#include "tests/support/deviation.h"
+#include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/error.h"
 #include "vision/core/safetensors.h"
@@ -17,6 +19,8 @@
 namespace vireo {
 namespace {
 
+using test::deviation;
+using test::message_of;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -31,22 +35,6 @@ std::shared_ptr<Model> small_model(int64_t in_channels = 1, const std::string& m
       "expansions = [1, 1.5, 2, 2]\n" +
           more,
       {in_channels, 3});
-}
-
-template <typename Action>
-std::string message_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
-
-double deviation(const at::Tensor& found, const at::Tensor& expected) {
-  return ((found.to(at::kDouble) - expected.to(at::kDouble)).abs().max() /
-          expected.to(at::kDouble).abs().max())
-      .item<double>();
 }
 
 TEST(RwkvUnet, HoldsThePublishedNumberOfUsedParameters) {

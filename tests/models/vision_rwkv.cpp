@@ -10,6 +10,8 @@
 
 #include "models/cost.h"
 #include "models/weights/state_dict.h"
+#include "tests/support/deviation.h"
+#include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/blocks/recompute.h"
 #include "vision/core/error.h"
@@ -18,6 +20,8 @@
 namespace vireo {
 namespace {
 
+using test::deviation;
+using test::message_of;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -36,22 +40,6 @@ std::shared_ptr<VisionRwkv> small_model(const std::string& more = "",
 
 std::shared_ptr<VisionRwkv> small_model6(const std::string& more = "") {
   return small_model("heads = 2\n" + more, {3, 5}, "vision_rwkv6");
-}
-
-template <typename Action>
-std::string message_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
-
-double deviation(const at::Tensor& found, const at::Tensor& expected) {
-  return ((found.to(at::kDouble) - expected.to(at::kDouble)).abs().max() /
-          expected.to(at::kDouble).abs().max())
-      .item<double>();
 }
 
 int64_t numbers_of(const VisionRwkv& model) {

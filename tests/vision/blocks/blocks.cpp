@@ -4,6 +4,7 @@
 #include <torch/nn/functional/upsampling.h>
 #include <torch/nn/modules/conv.h>
 
+#include "tests/support/deviation.h"
 #include "vision/blocks/ccm.h"
 #include "vision/blocks/conv_norm_act.h"
 #include "vision/blocks/drop_path.h"
@@ -15,11 +16,9 @@
 namespace vireo {
 namespace {
 
-namespace F = torch::nn::functional;
+using test::deviation;
 
-double deviation(const at::Tensor& found, const at::Tensor& expected) {
-  return ((found - expected).abs().max() / expected.abs().max()).item<double>();
-}
+namespace F = torch::nn::functional;
 
 void randomise(torch::nn::Module& module) {
   const at::NoGradGuard no_grad;

@@ -5,22 +5,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/refusal.h"
 #include "vision/core/error.h"
 
 namespace vireo {
 namespace {
 
+using test::message_of;
 using ::testing::HasSubstr;
-
-template <typename Action>
-std::string message_of(Action action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
 
 TEST(ConfigTable, GivesValuesAndDefaults) {
   auto config = ConfigTable::from_text("[train]\nepochs = 3\nlr = 1\n", "run.toml");
