@@ -1,0 +1,67 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "vision/image/geometry.h"
+
+// One DICOM file: what its header says of its images (DCMTK), and their pixels (GDCM).
+namespace vireo {
+
+/// One 2-D image: the whole of a single-frame file, or a frame of a multi-frame one, whose
+/// functional groups are resolved here. Attributes by the names of DICOM PS3.3.
+struct DicomFrame {
+  int64_t index = 0;                       ///< from 0, within the file
+  std::optional<Vector3> position_lps_mm;  ///< centre of the first pixel
+  /// Unit vectors along which the column index x and the row index y grow.
+  std::optional<std::array<Vector3, 2>> axes_lps_xy;
+  std::optional<std::array<double, 2>> spacing_mm_yx;
+  double slope = 1, intercept = 0;
+  /// What keeps frames apart that lie at one place: echo, time point, b-value, phase, ...
+  std::string kind;
+};
+
+struct DicomFile {
+  std::filesystem::path path;
+  std::string sop_class_uid, sop_instance_uid, series_uid, study_uid, frame_of_reference_uid;
+  std::string transfer_syntax_uid;
+  std::string modality, series_description, image_type;  ///< image_type: values joined by '\'
+  int64_t series_number = 0, instance_number = 0;
+  double slice_thickness_mm = 0;  ///< 0: not told
+
+  int64_t rows = 0, columns = 0;
+  int samples = 1;          ///< per pixel, as stored
+  std::string photometric;  ///< PhotometricInterpretation
+  int bits_allocated = 0, bits_stored = 0;
+  bool is_signed = false;
+  bool has_modality_lut = false;
+  std::optional<double> padding_value;  ///< PixelPaddingValue, before rescaling
+  std::vector<DicomFrame> frames;
+
+  /// A scout view, which is no slice of a volume.
+  bool is_localizer() const;
+  /// 1 for grey, 3 for colour and palettes.
+  int channels() const { return photometric == "PALETTE COLOR" || samples >= 3 ? 3 : 1; }
+};
+
+/// Whether a file starts as DICOM does: with the prefix DICM behind 128 bytes, or (files written
+/// without it) with a data element of group 0002 or 0008.
+bool is_dicom(const std::filesystem::path& path);
+
+/// Reads everything but the pixels. Throws DataError naming the file when it is not DICOM, is cut
+/// off or holds no image, or when it declares more pixels than its bytes can hold.
+DicomFile read_dicom_header(const std::filesystem::path& path);
+
+/// All frames as float32 [frames, channels, Y, X], in the units of the file: rescaled frame by
+/// frame by slope and intercept, or by the modality lookup table. MONOCHROME1 is turned round
+/// within the stored range, so that large is bright; palettes and YBR become R, G, B. Throws
+/// DataError when the pixels are cut off or cannot be decoded.
+at::Tensor read_dicom_pixels(const DicomFile& file);
+
+}  // namespace vireo

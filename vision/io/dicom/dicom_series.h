@@ -1,0 +1,60 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "vision/image/volume.h"
+#include "vision/io/dicom/dicom_file.h"
+
+// From the files of a folder to volumes. Slices are put in order by their position along the normal
+// of their plane alone: never by instance number, never by file name.
+namespace vireo {
+
+/// What may be mended on request where slices do not form a regular grid.
+struct DicomAllowances {
+  bool duplicates = false;  ///< of slices at one place, keep the first by instance number
+  bool gaps = false;        ///< missing slices and uneven steps: linear in between, on even steps
+  bool tilt = false;        ///< gantry tilt: slices shifted in their planes to a straight stack
+
+  /// From names: "duplicates", "gaps", "tilt". Throws UsageError for another.
+  static DicomAllowances from_names(const std::vector<std::string>& names);
+};
+
+/// One frame's place in a stack.
+struct DicomSlice {
+  size_t file = 0;   ///< of DicomSeries::files
+  size_t frame = 0;  ///< of its frames
+  double along_normal_mm = 0;
+};
+
+/// Frames that belong together: of one series, size, spacing, plane, image type and kind.
+struct DicomSeries {
+  std::string name;  ///< for people and for file names; unique within a scan
+  std::vector<DicomFile> files;
+  std::vector<DicomSlice> slices;  ///< by position; of a flat picture one without position
+  Geometry geometry;               ///< of the slices as they lie, evenly stepped
+  /// Why the slices are no regular grid, each with the slices concerned; empty: they are. What an
+  /// allowance mends names it.
+  struct Problem {
+    enum class Kind { kDuplicates, kGaps, kTilt, kOther } kind;
+    std::string text;
+  };
+  std::vector<Problem> problems;
+
+  const DicomFile& first_file() const { return files.at(slices.at(0).file); }
+};
+
+struct DicomScan {
+  std::vector<DicomSeries> series;    ///< sorted by name
+  std::vector<std::string> left_out;  ///< "file: reason" for localisers, reports, broken files
+};
+
+/// Finds the DICOM images of a file, or of a folder and all below it. Files that are not DICOM are
+/// passed over in silence. Throws DataError when there is no such path.
+DicomScan scan_dicom(const std::filesystem::path& path);
+
+/// Reads a series as float32 [C, Z, Y, X], z along the slices' normal. Throws DataError with all
+/// problems that `allowed` does not mend, naming the option that would.
+Volume read_dicom_series(const DicomSeries& series, const DicomAllowances& allowed = {});
+
+}  // namespace vireo
