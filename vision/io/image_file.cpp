@@ -7,6 +7,7 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/io/dicom/dicom_series.h"
 #include "vision/io/itk_file.h"
 #include "vision/io/nifti_file.h"
 #include "vision/io/picture_file.h"
@@ -30,7 +31,7 @@ bool one_of(const std::string& extension, const List& list) {
 [[noreturn]] void refuse_format(const fs::path& path) {
   throw DataError(path,
                   "its name does not end in a format that is known: .nii .nii.gz .hdr .img .nrrd "
-                  ".nhdr .mha .mhd .png .jpg .jpeg .tif .tiff .bmp");
+                  ".nhdr .mha .mhd .png .jpg .jpeg .tif .tiff .bmp, and it is no DICOM file");
 }
 
 io::StoredImage read_stored(const fs::path& path) {
@@ -42,6 +43,22 @@ io::StoredImage read_stored(const fs::path& path) {
   if (one_of(extension, kItkExtensions)) return io::read_itk(path);
   if (one_of(extension, kPictureExtensions)) return io::read_picture(path);
   refuse_format(path);
+}
+
+bool is_dicom_file(const fs::path& path) {
+  return image_extension(path).empty() && fs::is_regular_file(path) && is_dicom(path);
+}
+
+// A file's one volume or picture.
+DicomSeries only_series(const fs::path& path) {
+  DicomScan scan = scan_dicom(path);
+  if (scan.series.empty())
+    throw DataError(path, scan.left_out.empty() ? "holds no image" : scan.left_out[0]);
+  if (scan.series.size() > 1)
+    throw DataError(path,
+                    "holds " + std::to_string(scan.series.size()) +
+                        " volumes; `vireo info` lists them, `vireo predict` takes them one by one");
+  return scan.series[0];
 }
 
 io::StoredType stored_type(const fs::path& path, at::ScalarType type) {
@@ -105,6 +122,7 @@ bool is_picture(const fs::path& path) {
 }
 
 Volume read_image(const fs::path& path) {
+  if (is_dicom_file(path)) return read_dicom_series(only_series(path));
   return io::to_image(read_stored(path));
 }
 
@@ -113,6 +131,10 @@ Volume read_labels(const fs::path& path) {
 }
 
 ImageHeader read_image_header(const fs::path& path) {
+  if (is_dicom_file(path)) {
+    const DicomSeries series = only_series(path);
+    return {series.geometry, series.first_file().channels()};
+  }
   const std::string extension = image_extension(path);
   if (one_of(extension, kNiftiExtensions)) {
     const io::NiftiHeader header = io::read_nifti_header(path);

@@ -8,6 +8,8 @@
 
 // Image files in and out. The format is told by the extension:
 //   .nii .nii.gz .hdr/.img (NIfTI-1 and NIfTI-2), .nrrd .nhdr .mha .mhd: volumes;
+//   DICOM files, told by their first bytes whatever their name: one image, or the volume of a
+//   multi-frame file (series of many files: dicom/dicom_series.h);
 //   .png .jpg .jpeg .tif .tiff .bmp: 2-D pictures, as grids of one slice with 1 mm spacing.
 //
 // What is broken, truncated or not understood is a DataError that names the file, what was found

@@ -11,7 +11,8 @@
 
 #include "vision/image/geometry.h"
 
-// One DICOM file: what its header says of its images (DCMTK), and their pixels (GDCM).
+// One DICOM file: what its header says of its images, and their pixels. By DCMTK; JPEG 2000 by
+// OpenJPEG.
 namespace vireo {
 
 /// One 2-D image: the whole of a single-frame file, or a frame of a multi-frame one, whose

@@ -16,7 +16,7 @@ struct DicomAllowances {
   bool gaps = false;        ///< missing slices and uneven steps: linear in between, on even steps
   bool tilt = false;        ///< gantry tilt: slices shifted in their planes to a straight stack
 
-  /// From names: "duplicates", "gaps", "tilt". Throws UsageError for another.
+  /// From names: "duplicates", "resample-gaps", "tilt". Throws UsageError for another.
   static DicomAllowances from_names(const std::vector<std::string>& names);
 };
 
@@ -48,6 +48,9 @@ struct DicomScan {
   std::vector<DicomSeries> series;    ///< sorted by name
   std::vector<std::string> left_out;  ///< "file: reason" for localisers, reports, broken files
 };
+
+/// Puts the slices in order and fills in geometry and problems, from the frames alone.
+void arrange_slices(DicomSeries& series);
 
 /// Finds the DICOM images of a file, or of a folder and all below it. Files that are not DICOM are
 /// passed over in silence. Throws DataError when there is no such path.

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+class DcmFileFormat;
+class DcmItem;
+class DcmTagKey;
+
+// DCMTK, with Vireo's errors.
+namespace vireo {
+
+/// Parses a file; values longer than `longest_value` bytes stay in it until they are asked for.
+/// Throws DataError when it is not DICOM or is cut off. DCMTK's talk on stderr is switched off.
+void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFileFormat& format);
+
+/// All values of an attribute that hold numbers, whatever their representation; empty when it is
+/// missing or empty.
+std::vector<double> dicom_numbers(DcmItem& item, const DcmTagKey& tag);
+
+/// An attribute's text, values joined by '\', without the padding; empty when it is missing.
+std::string dicom_text(DcmItem& item, const DcmTagKey& tag);
+
+}  // namespace vireo

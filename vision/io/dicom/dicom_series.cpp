@@ -1,0 +1,402 @@
+#include "vision/io/dicom/dicom_series.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+#include <tuple>
+
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+namespace fs = std::filesystem;
+using Problem = DicomSeries::Problem;
+
+// Planes are one where their axes differ by no more than rounding of six decimals would explain.
+constexpr double kSameDirection = 1e-4;
+constexpr double kSameSpacing = 1e-3;  // relative
+// How far a slice may lie from its even place, as a share of the step, and how far the stack may
+// lean, in pixels, before it is no regular grid.
+constexpr double kEvenStep = 0.02;
+constexpr double kStraightPixels = 0.1;
+// Slices nearer than this share of the usual step lie at one place.
+constexpr double kSamePlace = 0.01;
+
+double dot(const Vector3& a, const Vector3& b) {
+  return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+Vector3 cross(const Vector3& a, const Vector3& b) {
+  return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
+}
+
+bool same_plane(const DicomFrame& a, const DicomFrame& b) {
+  if (a.axes_lps_xy.has_value() != b.axes_lps_xy.has_value() ||
+      a.spacing_mm_yx.has_value() != b.spacing_mm_yx.has_value() ||
+      a.position_lps_mm.has_value() != b.position_lps_mm.has_value())
+    return false;
+  if (a.axes_lps_xy)
+    for (int axis = 0; axis < 2; ++axis)
+      for (int i = 0; i < 3; ++i)
+        if (std::abs((*a.axes_lps_xy)[axis][i] - (*b.axes_lps_xy)[axis][i]) > kSameDirection)
+          return false;
+  if (a.spacing_mm_yx)
+    for (int i = 0; i < 2; ++i)
+      if (std::abs((*a.spacing_mm_yx)[i] - (*b.spacing_mm_yx)[i]) >
+          kSameSpacing * (*a.spacing_mm_yx)[i])
+        return false;
+  return true;
+}
+
+// What must be equal, letter by letter, within a group. A frame that lies nowhere goes with those
+// of its own file alone.
+std::string group_key(const DicomFile& file, const DicomFrame& frame) {
+  std::string key = file.series_uid;
+  for (const int64_t number : {file.rows, file.columns, int64_t{file.channels()}})
+    key += "|" + std::to_string(number);
+  key += "|" + file.image_type + "|" + frame.kind;
+  if (!frame.position_lps_mm || !frame.axes_lps_xy) key += "|" + file.path.string();
+  return key;
+}
+
+std::string slice_text(const DicomSeries& series, const DicomSlice& slice) {
+  const DicomFile& file = series.files[slice.file];
+  char place[32];
+  std::snprintf(place, sizeof place, " at %.3f mm", slice.along_normal_mm);
+  std::string text = file.path.filename().string();
+  if (file.frames.size() > 1) text += " frame " + std::to_string(slice.frame + 1);
+  return text + place;
+}
+
+// The first few of a list, and how many more there are.
+std::string listed(const std::vector<std::string>& items) {
+  constexpr size_t kShown = 8;
+  std::string text;
+  for (size_t i = 0; i < std::min(items.size(), kShown); ++i) text += (i ? ", " : "") + items[i];
+  if (items.size() > kShown) text += " and " + std::to_string(items.size() - kShown) + " more";
+  return text;
+}
+
+// Of an even number the lower, since missing slices only make steps longer.
+double lower_median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>((values.size() - 1) / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+std::vector<double> steps_of(const DicomSeries& series) {
+  std::vector<double> steps;
+  for (size_t i = 1; i < series.slices.size(); ++i)
+    steps.push_back(series.slices[i].along_normal_mm - series.slices[i - 1].along_normal_mm);
+  return steps;
+}
+
+const DicomFrame& frame_at(const DicomSeries& series, const DicomSlice& slice) {
+  return series.files[slice.file].frames[slice.frame];
+}
+
+// The step between slices that lie at different places.
+double usual_step(const DicomSeries& series) {
+  std::vector<double> apart;
+  for (const double step : steps_of(series))
+    if (step > 1e-4) apart.push_back(step);
+  return apart.empty() ? 0 : lower_median(std::move(apart));
+}
+
+bool find_duplicates(DicomSeries& series, double step) {
+  std::vector<std::string> pairs;
+  for (size_t i = 1; i < series.slices.size(); ++i)
+    if (series.slices[i].along_normal_mm - series.slices[i - 1].along_normal_mm <=
+        std::max(1e-4, kSamePlace * step))
+      pairs.push_back(slice_text(series, series.slices[i - 1]) + " and " +
+                      series.files[series.slices[i].file].path.filename().string());
+  if (pairs.empty()) return false;
+  const bool all = pairs.size() + 1 == series.slices.size();
+  series.problems.push_back(
+      {all ? Problem::Kind::kOther : Problem::Kind::kDuplicates,
+       (all ? "all slices lie at one place, so they are no volume: " : "slices at one place: ") +
+           listed(pairs)});
+  return true;
+}
+
+bool find_gaps(DicomSeries& series, double step) {
+  const auto& slices = series.slices;
+  const double first = slices.front().along_normal_mm;
+  const double even =
+      (slices.back().along_normal_mm - first) / static_cast<double>(slices.size() - 1);
+  double worst = 0;
+  for (size_t i = 0; i < slices.size(); ++i)
+    worst = std::max(worst,
+                     std::abs(slices[i].along_normal_mm - first - even * static_cast<double>(i)));
+  if (worst <= std::max(0.005, kEvenStep * even)) return false;
+  std::vector<std::string> jumps;
+  bool whole = true;
+  for (size_t i = 1; i < slices.size(); ++i) {
+    const double gap = slices[i].along_normal_mm - slices[i - 1].along_normal_mm;
+    if (std::abs(gap - step) <= std::max(0.005, kEvenStep * step)) continue;
+    whole = whole && gap > step && std::abs(gap / step - std::round(gap / step)) < 2 * kEvenStep;
+    char text[64];
+    std::snprintf(text, sizeof text, "%.3f mm after ", gap);
+    jumps.push_back(text + slice_text(series, slices[i - 1]));
+  }
+  const std::vector<double> steps = steps_of(series);
+  const auto [least, most] = std::minmax_element(steps.begin(), steps.end());
+  char usual[96];
+  std::snprintf(
+      usual, sizeof usual, "steps of %.3f to %.3f mm, mostly %.3f mm; ", *least, *most, step);
+  series.problems.push_back({Problem::Kind::kGaps,
+                             (whole ? "slices are missing: " : "slices are unevenly spaced: ") +
+                                 std::string(usual) + listed(jumps)});
+  return true;
+}
+
+// Leaning: how far slices are shifted in their planes against the first.
+void find_tilt(DicomSeries& series) {
+  const Geometry& grid = series.geometry;
+  const double pixel = std::min(grid.spacing_mm_zyx[1], grid.spacing_mm_zyx[2]);
+  const Vector3 first = *frame_at(series, series.slices.front()).position_lps_mm;
+  Vector3 normal, x, y;
+  for (int i = 0; i < 3; ++i) {
+    normal[i] = grid.direction_lps_from_zyx[i][0];
+    y[i] = grid.direction_lps_from_zyx[i][1];
+    x[i] = grid.direction_lps_from_zyx[i][2];
+  }
+  const auto shift_of = [&](const DicomSlice& slice) {
+    const Vector3& position = *frame_at(series, slice).position_lps_mm;
+    const Vector3 way{position[0] - first[0], position[1] - first[1], position[2] - first[2]};
+    return std::array<double, 2>{dot(way, x), dot(way, y)};
+  };
+  double largest = 0;
+  for (const DicomSlice& slice : series.slices)
+    largest = std::max(largest, std::hypot(shift_of(slice)[0], shift_of(slice)[1]));
+  if (largest <= kStraightPixels * pixel) return;
+  const double length =
+      series.slices.back().along_normal_mm - series.slices.front().along_normal_mm;
+  const auto last = shift_of(series.slices.back());
+  double bend = 0;
+  for (const DicomSlice& slice : series.slices) {
+    const double share = (slice.along_normal_mm - series.slices.front().along_normal_mm) / length;
+    bend = std::max(
+        bend,
+        std::hypot(shift_of(slice)[0] - share * last[0], shift_of(slice)[1] - share * last[1]));
+  }
+  char text[128];
+  if (bend <= kStraightPixels * pixel) {
+    constexpr double kDegrees = 180 / 3.14159265358979323846;
+    std::snprintf(text,
+                  sizeof text,
+                  "the stack leans by %.2f degrees (gantry tilt): %.1f mm over %.1f mm",
+                  std::atan2(std::hypot(last[0], last[1]), length) * kDegrees,
+                  std::hypot(last[0], last[1]),
+                  length);
+  } else {
+    std::snprintf(text,
+                  sizeof text,
+                  "slices are shifted in their planes by up to %.1f mm, unevenly",
+                  largest);
+  }
+  series.problems.push_back({Problem::Kind::kTilt, text});
+}
+
+// Where every place holds as many slices (time points or weightings that no attribute tells apart),
+// the first of each make the first volume, and so on, by instance number.
+std::vector<DicomSeries> untangled(const DicomSeries& series) {
+  std::map<int64_t, std::vector<DicomSlice>> places;  // micrometres
+  for (const DicomSlice& slice : series.slices)
+    places[std::llround(slice.along_normal_mm * 1000)].push_back(slice);
+  const size_t copies = places.begin()->second.size();
+  std::set<std::string> instances;
+  for (const auto& [place, slices] : places) {
+    if (slices.size() != copies) return {series};
+    for (const DicomSlice& slice : slices)
+      instances.insert(series.files[slice.file].sop_instance_uid + "#" +
+                       std::to_string(slice.frame));
+  }
+  // Copied files are duplicates, not time points.
+  if (copies < 2 || places.size() < 2 || instances.size() != series.slices.size()) return {series};
+  std::vector<DicomSeries> volumes;
+  for (size_t copy = 0; copy < copies; ++copy) {
+    DicomSeries one = series;
+    one.slices.clear();
+    for (const auto& [place, slices] : places) one.slices.push_back(slices[copy]);
+    one.name += "_volume_" + std::to_string(copy + 1);
+    arrange_slices(one);
+    volumes.push_back(std::move(one));
+  }
+  return volumes;
+}
+
+std::string plain(const std::string& text) {
+  std::string name;
+  for (const char c : text) {
+    const bool kept = std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.';
+    if (kept)
+      name += c;
+    else if (!name.empty() && name.back() != '_')
+      name += '_';
+  }
+  while (!name.empty() && (name.back() == '_' || name.back() == '.')) name.pop_back();
+  return name;
+}
+
+// A series is named after its folder; several of one folder also by number and description, and
+// what these leave equal by a count.
+void name_all(const fs::path& root, std::vector<DicomSeries>& all) {
+  std::map<std::string, size_t> folders, names;
+  const auto folder_of = [&](const DicomSeries& series) {
+    const fs::path folder = fs::absolute(series.first_file().path).parent_path();
+    const std::string below = plain(fs::relative(folder, fs::absolute(root)).string());
+    const fs::path base = fs::is_directory(root) ? fs::weakly_canonical(root) : root;
+    const std::string own =
+        plain(fs::is_directory(root) ? base.filename().string() : base.stem().string());
+    return below.empty() ? own : below;
+  };
+  for (const DicomSeries& series : all) ++folders[folder_of(series)];
+  for (DicomSeries& series : all) {
+    const std::string suffix = series.name;
+    const DicomFile& file = series.first_file();
+    series.name = folder_of(series);
+    if (folders[series.name] > 1) {
+      std::string more = plain(std::to_string(file.series_number) + "_" + file.series_description);
+      series.name += (series.name.empty() ? "" : "_") + more;
+    }
+    series.name += suffix;
+    ++names[series.name];
+  }
+  std::map<std::string, size_t> used;
+  for (DicomSeries& series : all)
+    if (names[series.name] > 1) series.name += "_" + std::to_string(++used[series.name]);
+  std::sort(all.begin(), all.end(), [](const DicomSeries& a, const DicomSeries& b) {
+    return a.name < b.name;
+  });
+}
+
+std::vector<fs::path> files_below(const fs::path& path) {
+  if (!fs::is_directory(path)) return {path};
+  std::vector<fs::path> files;
+  for (const auto& entry :
+       fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied))
+    if (entry.is_regular_file() && !entry.path().filename().string().starts_with(".") &&
+        entry.path().filename() != "DICOMDIR" && is_dicom(entry.path()))
+      files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+bool is_picture_of_patient(const DicomFile& file) {
+  // Segmentations and parametric maps are results, not images to work on.
+  return file.modality != "SEG" && file.modality != "RTDOSE" && file.modality != "SM";
+}
+
+}  // namespace
+
+DicomAllowances DicomAllowances::from_names(const std::vector<std::string>& names) {
+  DicomAllowances allowed;
+  for (const std::string& name : names)
+    if (name == "duplicates")
+      allowed.duplicates = true;
+    else if (name == "resample-gaps")
+      allowed.gaps = true;
+    else if (name == "tilt")
+      allowed.tilt = true;
+    else
+      throw UsageError("--allow " + name + ": expected duplicates, resample-gaps or tilt");
+  return allowed;
+}
+
+void arrange_slices(DicomSeries& series) {
+  series.problems.clear();
+  const DicomFile& file = series.first_file();
+  const DicomFrame& frame = frame_at(series, series.slices[0]);
+  if (file.image_type.find("MOSAIC") != std::string::npos)
+    series.problems.push_back(
+        {Problem::Kind::kOther,
+         "a mosaic: slices tiled in one picture. Convert it, for example with "
+         "dcm2niix"});
+  Geometry& grid = series.geometry;
+  grid.size_zyx = {static_cast<int64_t>(series.slices.size()), file.rows, file.columns};
+  if (frame.spacing_mm_yx) {
+    grid.spacing_mm_zyx[1] = (*frame.spacing_mm_yx)[0];
+    grid.spacing_mm_zyx[2] = (*frame.spacing_mm_yx)[1];
+  }
+  if (!frame.position_lps_mm || !frame.axes_lps_xy) {
+    if (series.slices.size() > 1)
+      series.problems.push_back(
+          {Problem::Kind::kOther,
+           std::to_string(series.slices.size()) +
+               " frames without a place in space (ImagePositionPatient): a film or a set of "
+               "pictures, no volume"});
+    return;
+  }
+  const auto& [x, y] = *frame.axes_lps_xy;
+  const Vector3 normal = cross(x, y);
+  for (int i = 0; i < 3; ++i) grid.direction_lps_from_zyx[i] = {normal[i], y[i], x[i]};
+  for (DicomSlice& slice : series.slices)
+    slice.along_normal_mm = dot(*frame_at(series, slice).position_lps_mm, normal);
+  const auto order = [&](const DicomSlice& a, const DicomSlice& b) {
+    const DicomFile &f = series.files[a.file], &g = series.files[b.file];
+    if (std::abs(a.along_normal_mm - b.along_normal_mm) > 1e-6)
+      return a.along_normal_mm < b.along_normal_mm;
+    return std::tie(f.instance_number, f.path, a.frame) <
+           std::tie(g.instance_number, g.path, b.frame);
+  };
+  std::sort(series.slices.begin(), series.slices.end(), order);
+  grid.origin_lps_mm = *frame_at(series, series.slices[0]).position_lps_mm;
+  if (series.slices.size() == 1) {
+    if (file.slice_thickness_mm > 0) grid.spacing_mm_zyx[0] = file.slice_thickness_mm;
+    return;
+  }
+  const double step = usual_step(series);
+  // Beside duplicates, gaps cannot be told: they are looked for once the duplicates are gone.
+  const bool duplicates = find_duplicates(series, step);
+  if (step <= 0) return;
+  const double length =
+      series.slices.back().along_normal_mm - series.slices.front().along_normal_mm;
+  const bool even = !duplicates && !find_gaps(series, step);
+  grid.spacing_mm_zyx[0] = even ? length / static_cast<double>(series.slices.size() - 1) : step;
+  find_tilt(series);
+}
+
+DicomScan scan_dicom(const fs::path& path) {
+  if (!fs::exists(path)) throw DataError(path, "no such file or folder");
+  DicomScan scan;
+  std::map<std::string, std::vector<DicomSeries>> groups;
+  for (const fs::path& file_path : files_below(path)) {
+    DicomFile file;
+    try {
+      file = read_dicom_header(file_path);
+    } catch (const DataError& error) {
+      scan.left_out.push_back(error.what());
+      continue;
+    }
+    if (file.is_localizer() || !is_picture_of_patient(file)) {
+      scan.left_out.push_back(file_path.string() + ": " +
+                              (file.is_localizer()
+                                   ? "a localiser"
+                                   : "no image of a patient: modality " + file.modality));
+      continue;
+    }
+    for (size_t f = 0; f < file.frames.size(); ++f) {
+      const DicomFrame& frame = file.frames[f];
+      std::vector<DicomSeries>& alike = groups[group_key(file, frame)];
+      auto at = std::find_if(alike.begin(), alike.end(), [&](const DicomSeries& group) {
+        return same_plane(frame_at(group, group.slices[0]), frame);
+      });
+      if (at == alike.end()) at = alike.insert(alike.end(), DicomSeries{});
+      if (at->files.empty() || at->files.back().path != file.path) at->files.push_back(file);
+      at->slices.push_back({at->files.size() - 1, f, 0});
+    }
+  }
+  for (auto& [key, alike] : groups)
+    for (DicomSeries& group : alike) {
+      arrange_slices(group);
+      for (DicomSeries& series : untangled(group)) scan.series.push_back(std::move(series));
+    }
+  name_all(path, scan.series);
+  return scan;
+}
+
+}  // namespace vireo

@@ -1,0 +1,195 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <ATen/Functions.h>
+
+#include "vision/core/error.h"
+#include "vision/core/parallel_tasks.h"
+#include "vision/io/dicom/dicom_series.h"
+
+namespace vireo {
+namespace {
+
+using Problem = DicomSeries::Problem;
+
+bool mends(const DicomAllowances& allowed, Problem::Kind kind) {
+  return (kind == Problem::Kind::kDuplicates && allowed.duplicates) ||
+         (kind == Problem::Kind::kGaps && allowed.gaps) ||
+         (kind == Problem::Kind::kTilt && allowed.tilt);
+}
+
+const char* option_for(Problem::Kind kind) {
+  switch (kind) {
+    case Problem::Kind::kDuplicates:
+      return " (--allow duplicates keeps the first of them)";
+    case Problem::Kind::kGaps:
+      return " (--allow resample-gaps fills in between, linearly)";
+    case Problem::Kind::kTilt:
+      return " (--allow tilt shifts the slices to a straight stack)";
+    case Problem::Kind::kOther:
+      break;
+  }
+  return "";
+}
+
+void refuse_what_remains(const DicomSeries& series, const DicomAllowances& allowed) {
+  std::string text;
+  for (const Problem& problem : series.problems)
+    if (!mends(allowed, problem.kind)) text += "\n  " + problem.text + option_for(problem.kind);
+  if (!text.empty())
+    throw DataError(series.first_file().path.parent_path(),
+                    "series " + series.name + " is no regular volume:" + text);
+}
+
+// Values [slices, C, Y, X]. Every file is decoded once.
+at::Tensor read_slices(const DicomSeries& series) {
+  const std::vector<DicomSlice>& slices = series.slices;
+  const DicomFile& first = series.first_file();
+  at::Tensor values =
+      at::empty({static_cast<int64_t>(slices.size()), first.channels(), first.rows, first.columns},
+                at::kFloat);
+  std::vector<std::vector<size_t>> wanted(series.files.size());
+  for (size_t i = 0; i < slices.size(); ++i) wanted[slices[i].file].push_back(i);
+  run_parallel(static_cast<int64_t>(wanted.size()), 0, [&](int64_t file) {
+    if (wanted[static_cast<size_t>(file)].empty()) return;
+    const at::Tensor frames = read_dicom_pixels(series.files[static_cast<size_t>(file)]);
+    for (const size_t i : wanted[static_cast<size_t>(file)]) {
+      const at::Tensor frame = frames.select(0, static_cast<int64_t>(slices[i].frame));
+      values.select(0, static_cast<int64_t>(i)).copy_(frame);
+    }
+  });
+  return values;
+}
+
+DicomSeries without_duplicates(const DicomSeries& series) {
+  DicomSeries single = series;
+  single.slices.clear();
+  const double near = 0.01 * series.geometry.spacing_mm_zyx[0];
+  for (const DicomSlice& slice : series.slices)
+    if (single.slices.empty() ||
+        slice.along_normal_mm - single.slices.back().along_normal_mm > near)
+      single.slices.push_back(slice);
+  arrange_slices(single);
+  return single;
+}
+
+Vector3 axis_of(const Geometry& grid, int axis) {
+  return {grid.direction_lps_from_zyx[0][axis],
+          grid.direction_lps_from_zyx[1][axis],
+          grid.direction_lps_from_zyx[2][axis]};
+}
+
+// Moves a slice [C, Y, X] by (dy, dx) pixels on a larger one, linearly; `outside` beyond its edges.
+at::Tensor shifted(
+    const at::Tensor& slice, double dy, double dx, int64_t height, int64_t width, float outside) {
+  const auto whole_y = static_cast<int64_t>(std::floor(dy)),
+             whole_x = static_cast<int64_t>(std::floor(dx));
+  const double share_y = dy - static_cast<double>(whole_y),
+               share_x = dx - static_cast<double>(whole_x);
+  at::Tensor result = at::zeros({slice.size(0), height, width}, at::kFloat);
+  const auto add = [&](int64_t y, int64_t x, double weight) {
+    if (weight == 0) return;
+    const int64_t y0 = std::max<int64_t>(0, y), y1 = std::min(height, y + slice.size(1));
+    const int64_t x0 = std::max<int64_t>(0, x), x1 = std::min(width, x + slice.size(2));
+    if (y0 >= y1 || x0 >= x1) return;
+    result.narrow(1, y0, y1 - y0)
+        .narrow(2, x0, x1 - x0)
+        .add_((slice.narrow(1, y0 - y, y1 - y0).narrow(2, x0 - x, x1 - x0) - outside) * weight);
+  };
+  add(whole_y, whole_x, (1 - share_y) * (1 - share_x));
+  add(whole_y, whole_x + 1, (1 - share_y) * share_x);
+  add(whole_y + 1, whole_x, share_y * (1 - share_x));
+  add(whole_y + 1, whole_x + 1, share_y * share_x);
+  return result.add_(outside);
+}
+
+// On an even, straight grid: slices are first shifted in their planes, then blended between.
+Volume straightened(const DicomSeries& series) {
+  const std::vector<DicomSlice>& slices = series.slices;
+  const Geometry& grid = series.geometry;
+  const Vector3 x = axis_of(grid, 2), y = axis_of(grid, 1);
+  std::vector<double> dy, dx;
+  const auto position_of = [&](const DicomSlice& slice) {
+    return *series.files[slice.file].frames[slice.frame].position_lps_mm;
+  };
+  const Vector3 first = position_of(slices[0]);
+  for (const DicomSlice& slice : slices) {
+    const Vector3 position = position_of(slice);
+    double along_x = 0, along_y = 0;
+    for (int i = 0; i < 3; ++i) {
+      along_x += (position[i] - first[i]) * x[i];
+      along_y += (position[i] - first[i]) * y[i];
+    }
+    dx.push_back(along_x / grid.spacing_mm_zyx[2]);
+    dy.push_back(along_y / grid.spacing_mm_zyx[1]);
+  }
+  // Shifts of rounding's size are none.
+  const auto straight = [](std::vector<double>& shifts) {
+    const auto [low, high] = std::minmax_element(shifts.begin(), shifts.end());
+    if (*high - *low <= 0.1) std::fill(shifts.begin(), shifts.end(), 0.0);
+  };
+  straight(dx);
+  straight(dy);
+  const double low_y = *std::min_element(dy.begin(), dy.end());
+  const double low_x = *std::min_element(dx.begin(), dx.end());
+  const auto extra = [](const std::vector<double>& shifts, double low) {
+    return static_cast<int64_t>(std::ceil(*std::max_element(shifts.begin(), shifts.end()) - low));
+  };
+  const int64_t height = grid.size_zyx[1] + extra(dy, low_y);
+  const int64_t width = grid.size_zyx[2] + extra(dx, low_x);
+  const double step = grid.spacing_mm_zyx[0];
+  const double start = slices.front().along_normal_mm, end = slices.back().along_normal_mm;
+  const auto depth = static_cast<int64_t>(std::floor((end - start) / step + 1e-3)) + 1;
+
+  const at::Tensor stored = read_slices(series);
+  const auto outside = stored.min().item<float>();
+  Volume volume;
+  volume.values = at::empty({stored.size(1), depth, height, width}, at::kFloat);
+  size_t below = 0;
+  for (int64_t z = 0; z < depth; ++z) {
+    const double place = start + step * static_cast<double>(z);
+    while (below + 2 < slices.size() && slices[below + 1].along_normal_mm <= place) ++below;
+    const double gap = slices[below + 1].along_normal_mm - slices[below].along_normal_mm;
+    const double share = std::clamp((place - slices[below].along_normal_mm) / gap, 0.0, 1.0);
+    const auto moved = [&](size_t i) {
+      return shifted(stored.select(0, static_cast<int64_t>(i)),
+                     dy[i] - low_y,
+                     dx[i] - low_x,
+                     height,
+                     width,
+                     outside);
+    };
+    at::Tensor slice = share < 1 ? moved(below) : moved(below + 1);
+    if (share > 0 && share < 1) slice = slice * (1 - share) + moved(below + 1) * share;
+    volume.values.select(1, z).copy_(slice);
+  }
+  volume.geometry = grid;
+  volume.geometry.size_zyx = {depth, height, width};
+  for (int i = 0; i < 3; ++i)
+    volume.geometry.origin_lps_mm[i] =
+        first[i] + low_y * grid.spacing_mm_zyx[1] * y[i] + low_x * grid.spacing_mm_zyx[2] * x[i];
+  return volume;
+}
+
+}  // namespace
+
+Volume read_dicom_series(const DicomSeries& series, const DicomAllowances& allowed) {
+  refuse_what_remains(series, allowed);
+  const auto has_duplicates = [](const Problem& problem) {
+    return problem.kind == Problem::Kind::kDuplicates;
+  };
+  if (std::any_of(series.problems.begin(), series.problems.end(), has_duplicates))
+    return read_dicom_series(without_duplicates(series), allowed);
+  if (!series.problems.empty()) return straightened(series);
+  Volume volume;
+  volume.values = read_slices(series).permute({1, 0, 2, 3}).contiguous();
+  volume.geometry = series.geometry;
+  const DicomFile& file = series.first_file();
+  const DicomFrame& frame = file.frames[series.slices[0].frame];
+  if (!frame.position_lps_mm && frame.slope == 1 && frame.intercept == 0)
+    volume.full_scale = std::ldexp(1.0, file.bits_stored) - 1;
+  return volume;
+}
+
+}  // namespace vireo
