@@ -17,5 +17,6 @@ void add_verify(CLI::App& app);
 void add_info(CLI::App& app);
 void add_import(CLI::App& app);
 void add_phantom(CLI::App& app);
+void add_deidentify(CLI::App& app);
 
 }  // namespace vireo

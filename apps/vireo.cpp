@@ -29,6 +29,7 @@ int run(int argc, char** argv) {
   vireo::add_evaluate(app);
   vireo::add_baseline(app);
   vireo::add_info(app);
+  vireo::add_deidentify(app);
 #endif
   vireo::add_verify(app);
   vireo::add_import(app);
