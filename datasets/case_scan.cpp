@@ -5,6 +5,7 @@
 
 #include <ATen/Functions.h>
 
+#include "datasets/array_file.h"
 #include "vision/core/error.h"
 #include "vision/io/image_file.h"
 
@@ -82,7 +83,31 @@ void forget_space_of_pictures(const SourceCase& source, RawCase& raw) {
     raw.labels.geometry = raw.image.geometry;
 }
 
+// One volume of the slices that array files hold, each a volume of one.
+Volume read_stack(const SourceCase& source, Volume (*read)(const fs::path&)) {
+  Volume whole = read(source.images[0]);
+  if (source.images.size() == 1) return whole;
+  std::vector<at::Tensor> slices;
+  for (const fs::path& file : source.images) {
+    const Volume one = slices.empty() ? whole : read(file);
+    if (one.values.sizes() != whole.values.sizes() || one.values.size(1) != 1)
+      throw DataError(file,
+                      "has the size " + c10::str(one.values.sizes()) + "; its case's first slice " +
+                          c10::str(whole.values.sizes()));
+    slices.push_back(one.values);
+  }
+  whole.values = at::cat(slices, 1);
+  whole.geometry.size_zyx[0] = whole.values.size(1);
+  return whole;
+}
+
+Volume read_truth(const SourceCase& source) {
+  return is_array_file(source.labels) ? read_stack(source, read_array_labels)
+                                      : read_labels(source.labels);
+}
+
 Volume read_channels(const SourceCase& source) {
+  if (is_array_file(source.images[0])) return read_stack(source, read_array_image);
   Volume image = read_image(source.images[0]);
   if (source.images.size() == 1) return image;
   std::vector<at::Tensor> channels;
@@ -102,7 +127,7 @@ Volume read_channels(const SourceCase& source) {
 }  // namespace
 
 RawCase read_case(const SourceCase& source) {
-  RawCase raw{read_channels(source), read_labels(source.labels)};
+  RawCase raw{read_channels(source), read_truth(source)};
   forget_space_of_pictures(source, raw);
   check_same_grid(source.labels, raw.labels.geometry, raw.image.geometry);
   return raw;
@@ -126,7 +151,7 @@ CaseScan scan_case(const SourceCase& source, std::optional<int64_t> ignore_value
     report(file, message);
   }
   try {
-    labels = read_labels(source.labels);
+    labels = read_truth(source);
     scan.label_voxels = count_labels(source.labels, labels->values);
   } catch (const DataError& error) {
     report(source.labels, error.what());

@@ -85,11 +85,11 @@ void read_grid(ConfigTable& table, DataConfig& config) {
 DataConfig DataConfig::from_table(ConfigTable table, const std::filesystem::path& run_folder) {
   DataConfig config;
   config.folder = table.path("folder");
-  const std::string format = table.choice("format", "auto", {"auto", "nnunet", "msd", "pairs"});
-  config.format = format == "nnunet"  ? Format::kNnunet
-                  : format == "msd"   ? Format::kMsd
-                  : format == "pairs" ? Format::kPairs
-                                      : Format::kAuto;
+  // In the order of Format.
+  const std::vector<std::string> formats = {"auto", "nnunet", "msd", "pairs", "arrays", "acdc"};
+  const std::string format = table.choice("format", "auto", formats);
+  config.format =
+      static_cast<Format>(std::find(formats.begin(), formats.end(), format) - formats.begin());
   config.name = table.text("name", "");
   read_labels(table, config);
   read_channels(table, config);

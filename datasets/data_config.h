@@ -13,7 +13,7 @@ namespace vireo {
 
 /// The [data] table of a configuration: where a data set is and how it is prepared.
 struct DataConfig {
-  enum class Format { kAuto, kNnunet, kMsd, kPairs };
+  enum class Format { kAuto, kNnunet, kMsd, kPairs, kArrays, kAcdc };
   enum class Spacing { kStored, kMedian, kFixed };
 
   std::filesystem::path folder;  ///< `folder`, with ${NAME:-default} replaced

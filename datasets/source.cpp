@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "datasets/array_file.h"
 #include "datasets/dataset_json.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -62,9 +63,11 @@ std::vector<std::string> read_list(const fs::path& path) {
     const std::string where = "line " + std::to_string(number) + ": \"" + line + "\" ";
     if (line.find('/') != std::string::npos || line.starts_with('.'))
       throw DataError(path, where + "is a path; a case name was expected");
-    const std::string name = image_stem(line);
-    if (!seen.insert(name).second) throw DataError(path, where + "is listed twice");
-    names.push_back(name);
+    const SliceName name = slice_name(is_array_file(line) ? array_stem(line) : image_stem(line));
+    if (seen.insert(name.case_name).second)
+      names.push_back(name.case_name);
+    else if (name.slice < 0)
+      throw DataError(path, where + "is listed twice");
   }
   if (names.empty()) throw DataError(path, "lists no cases");
   return names;
@@ -102,9 +105,13 @@ DataConfig::Format recognise(const fs::path& folder) {
   }
   if (has("images") && (has("masks") || has("labels"))) return DataConfig::Format::kPairs;
   if (decathlon_folders) return DataConfig::Format::kMsd;
+  if (source::has_array_folders(folder)) return DataConfig::Format::kArrays;
+  if (source::has_acdc_patients(folder)) return DataConfig::Format::kAcdc;
   throw DataError(folder,
                   "is no data set that is known. Expected: dataset.json, imagesTr/ and labelsTr/ "
-                  "(nnU-Net or Medical Segmentation Decathlon), or images/ with masks/ or labels/");
+                  "(nnU-Net or Medical Segmentation Decathlon), images/ with masks/ or labels/, "
+                  "train_npz/ and test_vol_h5/ or ACDC_training_slices/ (array files), or "
+                  "patient001/Info.cfg (ACDC)");
 }
 
 std::vector<std::string> names_of(const DatasetSource& source) {
@@ -185,6 +192,12 @@ DatasetSource read_source(const DataConfig& config) {
       break;
     case DataConfig::Format::kMsd:
       source::read_msd(config, source);
+      break;
+    case DataConfig::Format::kArrays:
+      source::read_arrays(config, source);
+      break;
+    case DataConfig::Format::kAcdc:
+      source::read_acdc(config, source);
       break;
     default:
       source::read_pairs(config, source);

@@ -19,13 +19,15 @@ struct Problem {
 
 struct SourceCase {
   std::string name;
-  std::vector<std::filesystem::path> images;  ///< one per channel, or one with all channels
-  std::filesystem::path labels;
+  /// One per channel, or one with all channels; of array files (array_file.h) one per slice, or one
+  /// with all slices.
+  std::vector<std::filesystem::path> images;
+  std::filesystem::path labels;  ///< of array files the first: they hold both
 };
 
 struct DatasetSource {
   std::filesystem::path folder;
-  std::string format;  ///< "nnunet", "msd" or "pairs"
+  std::string format;  ///< "nnunet", "msd", "pairs", "arrays" or "acdc"
   std::string name;
   std::vector<std::string> channel_names;  ///< empty: the folder does not say
   std::vector<Label> labels;               ///< background first
@@ -46,6 +48,11 @@ struct DatasetSource {
 /// - Medical Segmentation Decathlon: dataset.json (modality, labels, training),
 /// imagesTr/CASE.nii.gz
 ///   with channels in the fourth dimension, labelsTr/CASE.nii.gz;
+/// - arrays: train_npz/CASE_slice000.npz, test_vol_h5/CASE.npy.h5 (Synapse as TransUNet keeps it),
+///   ACDC_training_slices/CASE_slice_1.h5, ACDC_training_volumes/CASE.h5, or train/ and valid/ of
+///   such files: arrays "image" and "label"; slices are put together to cases;
+/// - ACDC as given out: patient001/Info.cfg, patient001_frame01.nii.gz,
+/// patient001_frame01_gt.nii.gz;
 /// - pairs: images/CASE.*, masks/CASE.* (or labels/), classes named in the configuration.
 ///
 /// Folds are those of the configuration's lists, of splits_final.json, or of train.txt and val.txt,
@@ -60,6 +67,18 @@ namespace source {
 void read_nnunet(const DataConfig& config, DatasetSource& source);
 void read_msd(const DataConfig& config, DatasetSource& source);
 void read_pairs(const DataConfig& config, DatasetSource& source);
+bool has_array_folders(const std::filesystem::path& folder);
+void read_arrays(const DataConfig& config, DatasetSource& source);
+bool has_acdc_patients(const std::filesystem::path& folder);
+void read_acdc(const DataConfig& config, DatasetSource& source);
+
+/// "case0005_slice012" is slice 12 of case0005, "case_001_sliceED_3" slice 3 of case_001_ED; what
+/// is no slice is a case of its own (-1).
+struct SliceName {
+  std::string case_name;
+  int64_t slice = -1;
+};
+SliceName slice_name(const std::string& stem);
 
 /// `relative` below `folder`. Throws DataError (path `origin`) when it is absolute or leads out.
 std::filesystem::path inside(const std::filesystem::path& folder,
@@ -72,7 +91,8 @@ std::vector<std::filesystem::path> image_files(const std::filesystem::path& fold
 /// Classes from the configuration's names and values.
 void labels_from_config(const DataConfig& config, DatasetSource& source);
 
-/// Case names of a list file, one per line; an image extension is allowed.
+/// Case names of a list file, one per line; an extension is allowed. Slices of one case name it
+/// once.
 std::vector<std::string> read_list(const std::filesystem::path& path);
 
 }  // namespace source
