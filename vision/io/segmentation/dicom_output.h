@@ -1,0 +1,90 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <dcmtk/config/osconfig.h>
+#include <dcmtk/dcmdata/dctk.h>
+
+#include "vision/image/geometry.h"
+#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/segmentation/dcmqi_metadata.h"
+
+// What DICOM objects that are made for a series have in common.
+namespace vireo {
+
+/// A new UID below 2.25: a random UUID as a decimal number.
+std::string new_dicom_uid();
+
+/// A number as DICOM's decimal string: the shortest that gives it back, at most 16 characters.
+std::string decimal_string(double value);
+
+struct DicomTime {
+  std::string date, time;  ///< YYYYMMDD, HHMMSS; local time
+};
+DicomTime dicom_time_now();
+
+/// Whether all slices have a place in a common frame of reference.
+bool lies_in_patient(const DicomSeries& source);
+
+/// For each plane z of the grid the slices that it was made from: those nearer to it than half its
+/// step, or, in a gap, the nearest one on each side.
+std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source,
+                                                       const Geometry& grid);
+
+/// Everything before the pixels of the series' first file. Throws DataError when it cannot be read,
+/// or when a file of the series lacks a UID by which an object would refer to it.
+std::unique_ptr<DcmFileFormat> load_source_header(const DicomSeries& source);
+
+/// Copies the attributes of the patient, the study and (where lies_in_patient) the frame of
+/// reference as they are, in UTF-8; optional ones that are not valid are left out with a warning.
+/// Where their character set cannot be converted they keep it, if `ascii` says that all other text
+/// is ASCII, else a DataError names the source.
+void copy_patient_and_study(const DicomSeries& source,
+                            DcmDataset& header,
+                            bool ascii,
+                            DcmItem& into);
+
+/// Attributes of the object, its series and the equipment: class, descriptions, numbers, new UIDs.
+void put_object(const char* sop_class_uid,
+                const std::string& modality,
+                const SegmentationMetadata& metadata,
+                const std::string& software_version,
+                DcmItem& into);
+
+/// A text of any representation, as it is.
+void put_text(DcmItem& item, const DcmTagKey& tag, const std::string& text);
+
+/// A new item at the end of a sequence.
+DcmItem& new_item(DcmItem& within, const DcmTagKey& sequence);
+
+/// A new item of a code sequence.
+DcmItem& put_code(DcmItem& item, const DcmTagKey& sequence, const CodedConcept& code);
+
+/// Copies an attribute, if it is there.
+void copy_element(DcmItem& from, const DcmTagKey& tag, DcmItem& into);
+
+/// The class and the UID of a source image.
+void put_instance(DcmItem& item, const DicomFile& file);
+
+/// Items of a sequence, each a reference to a source image, with the frame number where its file
+/// holds several and with the purpose where one is given.
+void put_image_references(DcmItem& item,
+                          const DcmTagKey& sequence,
+                          const DicomSeries& source,
+                          const std::vector<DicomSlice>& slices,
+                          const CodedConcept* purpose = nullptr);
+
+/// Whether every text that goes into the object is ASCII.
+bool is_ascii(const SegmentationMetadata& metadata, const std::vector<std::string>& texts);
+
+void save_atomically(const std::filesystem::path& path,
+                     DcmFileFormat& file,
+                     E_TransferSyntax syntax);
+
+/// Removes a file, if it is there.
+void remove_file(const std::filesystem::path& path);
+
+}  // namespace vireo
