@@ -11,6 +11,7 @@
 #include "models/registry.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
+#include "vision/io/dicom/dicom_file.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {
@@ -23,7 +24,8 @@ constexpr const char* kInfoFooter = R"(Examples
   vireo info rwkv_unet_t --size 512 512 --classes 9  parameters, FLOPs, memory
   vireo info scan.nii.gz                             size, spacing, orientation, range
   vireo info checkpoint_best.safetensors --json      what a checkpoint holds
-  vireo info ../data/msd_hippocampus                 what a folder is)";
+  vireo info ../data/msd_hippocampus                 what a folder is
+  vireo info study/                                  the DICOM series below it)";
 
 struct InfoArguments {
   std::string what;
@@ -56,9 +58,11 @@ Description describe(const InfoArguments& arguments) {
   if (fs::is_directory(path)) return describe_folder(path);
   if (path.extension() == ".safetensors") return describe_safetensors(path);
   if (!image_extension(path).empty()) return describe_image(path);
-  throw DataError(path,
-                  "is neither an image (.nii .nii.gz .hdr .nrrd .mha .png .jpg .tif .bmp) nor a "
-                  ".safetensors file");
+  if (is_dicom(path)) return describe_dicom(path);
+  throw DataError(
+      path,
+      "is neither an image (.nii .nii.gz .hdr .nrrd .mha .png .jpg .tif .bmp, DICOM) nor a "
+      ".safetensors file");
 }
 
 }  // namespace

@@ -21,12 +21,21 @@
 namespace vireo {
 namespace {
 
-constexpr const char* kPredictFooter = R"(Example
+constexpr const char* kPredictFooter = R"(Examples
   vireo predict --model runs/segmentation/liver/rwkv_unet_t/checkpoint_best.safetensors scans/ labels/
+  vireo predict --model checkpoint_best.safetensors study/ results/ --also dicom-seg,rtstruct
 
-Input: a NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or BMP file, or a folder of them. Files named
+Input: a NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG, TIFF or BMP file, or a folder of them. Files named
 CASE_0000.nii.gz, CASE_0001.nii.gz, ... are the channels of one case, as in nnU-Net; others are
 cases by themselves.
+
+A folder of DICOM files, with those below it, is taken apart into series; each is a case, named after
+its folder. Slices are ordered by position. Duplicates, gaps and gantry tilt are refused, with the
+slices listed, unless --allow names them: duplicates (of slices at one place the first is kept),
+resample-gaps (linear in between, on even steps), tilt (slices are shifted to a straight stack).
+
+--also writes further files per case: CASE.seg.dcm (DICOM SEG) and CASE.rtstruct.dcm (RTSTRUCT), for
+DICOM input; CASE.seg.nrrd (3D Slicer); CASE_pictures/ with masks and overlays, slice by slice.
 
 Output, per case: CASE.nii.gz (.nrrd, .mha or .png for such inputs) on exactly the input's grid,
 holding the data set's label values. Per run: statistics.json (millilitres and intensities per
@@ -49,6 +58,7 @@ struct PredictArguments {
   bool tta = false, no_tta = false, no_preview = false, quiet = false;
   double batch_memory_gib = 0.5, max_memory_gib = 0;
   int threads = 0;
+  std::vector<std::string> allowed, also;
   std::string device = "auto";
   bool evidence = false;
   double temperature = 1;
@@ -74,6 +84,8 @@ void run(const PredictArguments& arguments) {
   set_log_quiet(arguments.quiet);
   if (arguments.threads > 0) at::set_num_threads(arguments.threads);
   options.preview = !arguments.no_preview;
+  options.dicom = DicomAllowances::from_names(arguments.allowed);
+  options.also.choose(arguments.also);
   if (arguments.tta) options.inference.mirroring = true;
   if (arguments.no_tta) options.inference.mirroring = false;
   options.inference.device = choose_device(arguments.device);
@@ -161,6 +173,20 @@ void add_predict(CLI::App& app) {
   verb->add_flag("--plain-names",
                  prediction.plain_names,
                  "Every file is a case, whatever number ends its name");
+  verb->add_option(
+          "--allow", arguments->allowed, "DICOM: what to mend instead of refusing (see below)")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"duplicates", "resample-gaps", "tilt"}));
+  verb->add_option("--also",
+                   arguments->also,
+                   "Further files per case: dicom-seg, rtstruct, seg-nrrd, pictures")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"dicom-seg", "rtstruct", "seg-nrrd", "pictures"}));
+  verb->add_option("--segments",
+                   prediction.also.metadata_file,
+                   "What the labels are, for these: a JSON file of dcmqi's schema")
+      ->check(CLI::ExistingFile);
+  verb->add_flag("--deflate", prediction.also.deflate, "Compress the DICOM SEG");
   verb->add_flag("--continue", prediction.keep_done, "Keep the cases that are already done");
   verb->add_flag("--no-preview", arguments->no_preview, "Write no preview.png");
   verb->add_option("--temperature",

@@ -30,8 +30,12 @@ Description describe_safetensors(const std::filesystem::path& path);
 /// An image's grid, orientation, stored type, header codes and range of values. Throws DataError.
 Description describe_image(const std::filesystem::path& path);
 
-/// What a folder is (data set of a known layout, prepared cache, run, predictions, images) and what
-/// it holds. Throws DataError.
+/// The DICOM series of a file, or of a folder and those below it: size, spacing, orientation and
+/// what keeps one from being a regular volume. Throws DataError when there is none.
+Description describe_dicom(const std::filesystem::path& path);
+
+/// What a folder is (data set of a known layout, prepared cache, run, predictions, DICOM, images)
+/// and what it holds. Throws DataError.
 Description describe_folder(const std::filesystem::path& path);
 
 /// One line per fact, nested ones indented, short lists on one line.

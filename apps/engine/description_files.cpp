@@ -8,6 +8,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/safetensors.h"
+#include "vision/io/dicom/dicom_series.h"
 #include "vision/io/image_file.h"
 #include "vision/io/nifti_file.h"
 
@@ -99,6 +100,13 @@ Description describe_dataset(const fs::path& path) {
   for (const char* part : {"imagesTr", "labelsTr", "imagesTs", "labelsTs"})
     if (fs::is_directory(path / part)) result[part] = count_images(path / part);
   return result;
+}
+
+bool has_dicom(const fs::path& folder) {
+  for (const auto& entry :
+       fs::recursive_directory_iterator(folder, fs::directory_options::skip_permission_denied))
+    if (entry.is_regular_file() && is_dicom(entry.path())) return true;
+  return false;
 }
 
 void add_lists(const fs::path& path, Description& result) {
@@ -203,6 +211,37 @@ Description describe_image(const fs::path& path) {
   return result;
 }
 
+Description describe_dicom(const fs::path& path) {
+  const DicomScan scan = scan_dicom(path);
+  Description result = {{fs::is_directory(path) ? "folder" : "file", path.string()},
+                        {"kind", "DICOM"},
+                        {"series", scan.series.size()}};
+  for (const DicomSeries& series : scan.series) {
+    const DicomFile& file = series.first_file();
+    const auto& size = series.geometry.size_zyx;
+    const auto& spacing = series.geometry.spacing_mm_zyx;
+    Description one = {{"modality", file.modality},
+                       {"description", file.series_description},
+                       {"files", series.files.size()},
+                       {"size_xyz", {size[2], size[1], size[0]}},
+                       {"spacing_mm_xyz", {spacing[2], spacing[1], spacing[0]}},
+                       {"orientation_xyz", series.geometry.orientation_xyz()},
+                       {"origin_lps_mm", series.geometry.origin_lps_mm},
+                       {"channels", file.channels()},
+                       {"stored as",
+                        std::to_string(file.bits_stored) + " bits, " + file.photometric +
+                            ", transfer syntax " + file.transfer_syntax_uid}};
+    const std::string& kind = file.frames[series.slices[0].frame].kind;
+    if (!kind.empty()) one["told apart by"] = kind;
+    for (const DicomSeries::Problem& problem : series.problems)
+      one["problems"].push_back(problem.text);
+    result[series.name] = one;
+  }
+  if (!scan.left_out.empty()) result["left out"] = scan.left_out;
+  if (scan.series.empty() && scan.left_out.empty()) throw DataError(path, "holds no DICOM images");
+  return result;
+}
+
 Description describe_folder(const fs::path& path) {
   Description result;
   const auto has = [&](const char* name) { return fs::exists(path / name); };
@@ -234,10 +273,11 @@ Description describe_folder(const fs::path& path) {
       if (fs::is_directory(path / part)) result[part] = count_images(path / part);
   } else {
     std::map<std::string, int64_t> kinds;
-    if (count_images(path, &kinds) == 0)
+    if (count_images(path, &kinds) == 0 && has_dicom(path)) return describe_dicom(path);
+    if (kinds.empty())
       throw DataError(path,
-                      "is no folder that Vireo knows: no dataset.json, cache.json, checkpoint or "
-                      "images in it");
+                      "is no folder that Vireo knows: no dataset.json, cache.json, checkpoint, "
+                      "images or DICOM in it");
     result["kind"] = "images";
     for (const auto& [extension, count] : kinds) result[extension] = count;
   }

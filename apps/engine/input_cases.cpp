@@ -7,7 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "vision/core/error.h"
-#include "vision/io/image_file.h"
+#include "vision/core/log.h"
 
 namespace vireo {
 namespace {
@@ -46,15 +46,29 @@ std::string numbered(const std::string& name, int64_t channel) {
 
 using Groups = std::map<std::string, std::map<int64_t, std::vector<fs::path>>>;
 
+// Every series is a case of its own. What cannot be read is told, but does not stop the others.
+InputCases dicom_cases(const fs::path& input) {
+  InputCases found;
+  DicomScan scan = scan_dicom(input);
+  for (DicomSeries& series : scan.series) {
+    InputCase one{series.name, {}, {}};
+    for (const DicomFile& file : series.files) one.files.push_back(file.path);
+    one.series = std::move(series);
+    found.cases.push_back(std::move(one));
+  }
+  for (const std::string& line : scan.left_out) log_warning("left out: " + line);
+  return found;
+}
+
 // Forms the cases of files that are named as nnU-Net names channels.
 void add_channel_groups(const Groups& groups, int64_t channel_count, InputCases& found) {
   for (const auto& [name, channels] : groups) {
     if (channel_count == 1 && !channels.contains(0)) {
       for (const auto& [channel, files] : channels)
-        for (const fs::path& file : files) found.cases.push_back({image_stem(file), {file}});
+        for (const fs::path& file : files) found.cases.push_back({image_stem(file), {file}, {}});
       continue;
     }
-    InputCase one{name, {}};
+    InputCase one{name, {}, {}};
     std::string problem;
     for (int64_t channel = 0; channel < channel_count && problem.empty(); ++channel) {
       const auto at = channels.find(channel);
@@ -65,7 +79,7 @@ void add_channel_groups(const Groups& groups, int64_t channel_count, InputCases&
         problem = "two files hold " + numbered(name, channel) + ": " +
                   at->second[0].filename().string() + " and " + at->second[1].filename().string();
       else
-        one.channels.push_back(at->second[0]);
+        one.files.push_back(at->second[0]);
     }
     const int64_t last = channels.rbegin()->first;
     if (problem.empty() && last >= channel_count)
@@ -81,7 +95,7 @@ void add_channel_groups(const Groups& groups, int64_t channel_count, InputCases&
 
 void refuse_equal_names(InputCases& found) {
   std::sort(found.cases.begin(), found.cases.end(), [](const InputCase& a, const InputCase& b) {
-    return a.name != b.name ? a.name < b.name : a.channels < b.channels;
+    return a.name != b.name ? a.name < b.name : a.files < b.files;
   });
   for (size_t i = 1; i < found.cases.size();) {
     const InputCase &kept = found.cases[i - 1], &next = found.cases[i];
@@ -89,8 +103,8 @@ void refuse_equal_names(InputCases& found) {
       ++i;
       continue;
     }
-    found.problems.push_back(next.name + ": " + next.channels[0].filename().string() + " and " +
-                             kept.channels[0].filename().string() +
+    found.problems.push_back(next.name + ": " + next.files[0].filename().string() + " and " +
+                             kept.files[0].filename().string() +
                              " are two cases of one name; rename one");
     found.cases.erase(found.cases.begin() + static_cast<std::ptrdiff_t>(i));
   }
@@ -100,13 +114,16 @@ void refuse_equal_names(InputCases& found) {
 
 InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_names) {
   if (!fs::exists(input)) throw DataError(input, "no such file or folder");
+  if (fs::is_directory(input) ? image_files(input).empty()
+                              : image_extension(input).empty() && is_dicom(input))
+    if (InputCases series = dicom_cases(input); !series.cases.empty()) return series;
   InputCases found;
   Groups groups;
   if (!fs::is_directory(input)) {
     if (image_extension(input).empty())
       throw DataError(input,
                       "not an image that Vireo reads (.nii .nii.gz .hdr .nrrd .nhdr .mha .mhd .png "
-                      ".jpg .tif .bmp)");
+                      ".jpg .tif .bmp, DICOM)");
     const auto channel = plain_names ? std::nullopt : channel_name(image_stem(input));
     if (channel && channel->channel == 0 && channel_count > 1) {
       for (const fs::path& file : image_files(fs::absolute(input).parent_path())) {
@@ -117,7 +134,7 @@ InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_n
     } else if (channel && channel->channel == 0) {
       groups[channel->case_name][0].push_back(input);
     } else {
-      found.cases.push_back({image_stem(input), {input}});
+      found.cases.push_back({image_stem(input), {input}, {}});
     }
   } else {
     const auto files = image_files(input);
@@ -133,7 +150,7 @@ InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_n
       if (channel)
         groups[channel->case_name][channel->channel].push_back(file);
       else
-        found.cases.push_back({image_stem(file), {file}});
+        found.cases.push_back({image_stem(file), {file}, {}});
     }
   }
   add_channel_groups(groups, channel_count, found);
@@ -141,20 +158,26 @@ InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_n
   return found;
 }
 
-Volume read_case(const InputCase& input) {
-  Volume whole = read_image(input.channels.at(0));
-  if (input.channels.size() == 1) return whole;
+Volume read_case(const InputCase& input, const DicomAllowances& allowed) {
+  if (input.series) return read_dicom_series(*input.series, allowed);
+  Volume whole = read_image(input.files.at(0));
+  if (input.files.size() == 1) return whole;
   std::vector<at::Tensor> values{whole.values};
-  for (size_t i = 1; i < input.channels.size(); ++i) {
-    const Volume next = read_image(input.channels[i]);
+  for (size_t i = 1; i < input.files.size(); ++i) {
+    const Volume next = read_image(input.files[i]);
     if (const std::string what = difference(whole.geometry, next.geometry); !what.empty())
       throw DataError(
-          input.channels[i],
-          "its grid is not that of " + input.channels[0].filename().string() + ": " + what);
+          input.files[i],
+          "its grid is not that of " + input.files[0].filename().string() + ": " + what);
     values.push_back(next.values);
   }
   whole.values = at::cat(values);
   return whole;
+}
+
+ImageHeader read_case_header(const InputCase& input) {
+  if (!input.series) return read_image_header(input.files[0]);
+  return {input.series->geometry, input.series->first_file().channels()};
 }
 
 }  // namespace vireo

@@ -1,17 +1,21 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "vision/image/volume.h"
+#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/image_file.h"
 
 namespace vireo {
 
-/// One image to be segmented: one file, or one file per channel.
+/// One image to be segmented: one file, one file per channel, or a DICOM series.
 struct InputCase {
-  std::string name;                             ///< names the outputs
-  std::vector<std::filesystem::path> channels;  ///< in channel order
+  std::string name;                          ///< names the outputs
+  std::vector<std::filesystem::path> files;  ///< in channel order; of a series all
+  std::optional<DicomSeries> series;         ///< where the files are DICOM
 };
 
 struct InputCases {
@@ -19,7 +23,9 @@ struct InputCases {
   std::vector<std::string> problems;  ///< one line per case that cannot be formed
 };
 
-/// Finds the cases of a file or of a folder's own image files (not of folders below).
+/// Finds the cases of a file or of a folder's own image files (not of folders below). A folder
+/// without any, or a DICOM file, is searched for DICOM series (in folders below too): each is a
+/// case, named after its folder.
 ///
 /// Names as nnU-Net's: CASE_0000, CASE_0001, ... are the channels of CASE, as many as the model
 /// takes (`channel_count`). A file whose name has no such ending, or no CASE_0000 beside it when
@@ -30,7 +36,11 @@ InputCases find_cases(const std::filesystem::path& input,
                       int64_t channel_count,
                       bool plain_names = false);
 
-/// Reads a case's files into one volume. Throws DataError where the channels' grids differ.
-Volume read_case(const InputCase& input);
+/// Reads a case's files into one volume. Throws DataError where the channels' grids differ, or a
+/// series is no regular volume and `allowed` does not mend it.
+Volume read_case(const InputCase& input, const DicomAllowances& allowed = {});
+
+/// The grid and channels of a case, from headers alone.
+ImageHeader read_case_header(const InputCase& input);
 
 }  // namespace vireo

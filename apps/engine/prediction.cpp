@@ -111,6 +111,7 @@ class Prediction {
       : models_(models),
         options_(options),
         preparation_(common_preparation(models)),
+        metadata_(describe_labels(options.also, preparation_.labels)),
         record_(options.output, description()),
         preview_(preparation_) {}
 
@@ -199,7 +200,20 @@ class Prediction {
              {{"mirroring", mirroring},
               {"overlap", inference.overlap},
               {"probabilities", options_.probabilities},
-              {"labels_json", options_.labels_json}}}};
+              {"labels_json", options_.labels_json},
+              {"dicom_seg", options_.also.dicom_seg},
+              {"rtstruct", options_.also.rtstruct},
+              {"seg_nrrd", options_.also.seg_nrrd},
+              {"pictures", options_.also.pictures}}}};
+  }
+
+  // The model's own name and the hash of its weights; of several models, of the first.
+  AlgorithmIdentity algorithm() const {
+    const std::string& name = preparation_.dataset_name;
+    return {name.empty() ? "segmentation" : name.substr(0, 64),
+            options_.version,
+            options_.model_files.empty() ? "" : sha256_of_file(options_.model_files[0]),
+            "Vireo " + options_.version};
   }
 
   void fail(const std::string& problem) {
@@ -208,12 +222,12 @@ class Prediction {
   }
 
   fs::path label_file(const InputCase& input) const {
-    return options_.output / (input.name + output_extension(input.channels[0]));
+    return options_.output / (input.name + output_extension(input.files[0]));
   }
 
   void refuse_overwriting(const std::vector<InputCase>& cases) const {
     for (const InputCase& input : cases)
-      for (const fs::path& file : input.channels)
+      for (const fs::path& file : input.files)
         if (fs::weakly_canonical(file) == fs::weakly_canonical(label_file(input)))
           throw DataError(file,
                           "would be overwritten by its own labels; choose another output folder");
@@ -224,7 +238,7 @@ class Prediction {
     CaseRecord record;
     record.name = input.name;
     Stopwatch watch;
-    for (const fs::path& file : input.channels)
+    for (const fs::path& file : input.files)
       record.inputs.push_back({file.filename().string(), sha256_of_file(file)});
     if (const CaseRecord* done = record_.done(input.name, record.inputs)) {
       record_.add(*done);
@@ -233,7 +247,7 @@ class Prediction {
       return;
     }
     check_memory(input);
-    const Volume image = read_case(input);
+    const Volume image = read_case(input, options_.dicom);
     watch.lap(record.times.read);
 
     PreparedCase prepared = prepare_case(input.name, image, std::nullopt, preparation_);
@@ -242,8 +256,12 @@ class Prediction {
     prepared.image.reset();
 
     const fs::path output = label_file(input);
-    const fs::path like = is_nifti(input.channels[0]) ? input.channels[0] : fs::path();
-    write_labels(output, label_values(classes, preparation_.labels), image.geometry, like);
+    const fs::path like = is_nifti(input.files[0]) ? input.files[0] : fs::path();
+    const at::Tensor values = label_values(classes, preparation_.labels);
+    write_labels(output, values, image.geometry, like);
+    if (options_.also.any())
+      write_segmentation(
+          options_.also, options_.output, input, image, values, metadata_, algorithm());
     if (options_.labels_json)
       write_text_atomically(options_.output / (input.name + ".labels.json"),
                             label_table(preparation_.labels).dump(2) + "\n");
@@ -309,7 +327,7 @@ class Prediction {
     at::Tensor classes = grid.labels().permute({inverse[0], inverse[1], inverse[2]}).contiguous();
     watch.lap(times.resample);
     if (probabilities) {
-      const fs::path like = is_nifti(input.channels[0]) ? input.channels[0] : fs::path();
+      const fs::path like = is_nifti(input.files[0]) ? input.files[0] : fs::path();
       write_image(options_.output / (input.name + "_probabilities.nii.gz"),
                   probabilities->values(),
                   image.geometry,
@@ -321,7 +339,7 @@ class Prediction {
 
   // Adds a case of an earlier run to the picture.
   void preview_kept(const InputCase& input) {
-    const Volume image = read_case(input);
+    const Volume image = read_case(input, options_.dicom);
     const at::Tensor values = read_labels(label_file(input)).values[0];
     at::Tensor classes = at::zeros_like(values, at::kByte);
     for (size_t k = 1; k < preparation_.labels.size(); ++k)
@@ -336,7 +354,7 @@ class Prediction {
 
   void check_memory(const InputCase& input) const {
     if (options_.max_memory_bytes <= 0) return;
-    const ImageHeader header = read_image_header(input.channels[0]);
+    const ImageHeader header = read_case_header(input);
     const int64_t voxels = header.geometry.voxel_count();
     double prepared = static_cast<double>(voxels);
     if (preparation_.spacing_mm) {
@@ -352,7 +370,7 @@ class Prediction {
                                 static_cast<int64_t>(prepared),
                                 options_.inference.memory_bytes);
     if (needed > options_.max_memory_bytes)
-      throw DataError(input.channels[0],
+      throw DataError(input.files[0],
                       "would need " + megabytes(needed) +
                           " of memory beside the program; --max-memory allows " +
                           megabytes(options_.max_memory_bytes));
@@ -361,6 +379,7 @@ class Prediction {
   const std::vector<TrainedModel>& models_;
   const PredictionOptions& options_;
   const Preparation& preparation_;
+  SegmentationMetadata metadata_;
   PredictionRecord record_;
   Preview preview_;
   std::vector<InputCase> kept_;

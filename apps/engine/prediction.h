@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "apps/engine/input_cases.h"
 #include "apps/engine/prediction_record.h"
+#include "apps/engine/segmentation_outputs.h"
 #include "apps/engine/sliding_window.h"
 #include "apps/engine/trained_model.h"
 
@@ -16,8 +18,10 @@ struct PredictionOptions {
   InferenceOptions inference;
   int64_t max_memory_bytes = 0;  ///< refuse a case that would need more; 0: no limit
   bool plain_names = false;      ///< no channel numbers in file names
+  DicomAllowances dicom;         ///< what is mended where slices are no regular grid
   bool probabilities = false;    ///< also CASE_probabilities.nii.gz, float32, one channel per class
   bool labels_json = false;      ///< also CASE.labels.json: names, values and colours
+  SegmentationOutputs also;      ///< further files per case
   bool preview = true;
   bool keep_done = false;  ///< take over cases that an earlier, equal run finished
   std::vector<std::filesystem::path> model_files;  ///< for the manifest

@@ -7,6 +7,7 @@
 #include "datasets/preparation.h"
 #include "models/registry.h"
 #include "models/weights/state_dict.h"
+#include "tests/support/made_dicom.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/io/image_file.h"
@@ -19,15 +20,17 @@ namespace fs = std::filesystem;
 using test::run_command;
 using ::testing::HasSubstr;
 
-Preparation picture_preparation() {
+Preparation made_preparation(ChannelNormalization::Kind kind) {
   Preparation preparation;
   preparation.dataset_name = "made";
-  preparation.channels = {{"grey", ChannelNormalization::Kind::kRgb, 0, 0, 0.5, 0.25}};
+  preparation.channels = {{"grey", kind, 0, 0, 0.5, 0.25}};
   preparation.labels = {{"background", 0, {}}, {"cell", 255, {}}};
   return preparation;
 }
 
-void write_untrained(const fs::path& path, std::array<int64_t, 2> window) {
+void write_untrained(const fs::path& path,
+                     std::array<int64_t, 2> window,
+                     ChannelNormalization::Kind kind = ChannelNormalization::Kind::kRgb) {
   const std::string table_text = "name = \"rwkv_unet_t\"";
   ConfigTable table = ConfigTable::from_text(table_text, "test");
   const auto model = create_model(table, {1, 2});
@@ -36,7 +39,7 @@ void write_untrained(const fs::path& path, std::array<int64_t, 2> window) {
   checkpoint.metadata = {{"model", table_text},
                          {"model_shape", R"({"input_channels": 1, "class_count": 2})"},
                          {"config", "# none"},
-                         {"preparation", picture_preparation().to_json().dump()},
+                         {"preparation", made_preparation(kind).to_json().dump()},
                          {"window_yx", nlohmann::json(window).dump()},
                          {"neighbours", "0"},
                          {"mirrored_yx", "[true, true]"}};
@@ -96,6 +99,55 @@ TEST_F(PredictCommand, SegmentsPicturesAndGoesOnAfterABrokenOne) {
   const auto manifest = nlohmann::json::parse(read_text(folder_ / "out/manifest.json"));
   EXPECT_EQ(manifest["models"].size(), 2u);
   EXPECT_EQ(manifest["command"][1], "predict");
+}
+
+TEST_F(PredictCommand, SegmentsADicomSeriesAsItDoesTheSameVolumeInNifti) {
+  write_untrained(model_, {32, 32}, ChannelNormalization::Kind::kZScore);
+  Geometry grid;
+  grid.size_zyx = {4, 36, 28};
+  grid.spacing_mm_zyx = {3, 0.8, 1.1};
+  grid.origin_lps_mm = {-20, 30, -7};
+  const std::vector<test::MadeSlice> slices = test::slices_of(grid, -2000);
+  fs::create_directories(folder_ / "study/scan");
+  // Falling file names, so that only the positions tell the order.
+  for (size_t z = 0; z < slices.size(); ++z)
+    test::write_slice(folder_ / "study/scan" / std::to_string(9 - z), slices[z]);
+  write_text_atomically(folder_ / "study/notes.txt", "not DICOM");
+  const at::Tensor values = at::arange(-2000, -2000 + grid.voxel_count(), at::kShort);
+  write_image(folder_ / "twin.nii.gz", values.view({1, 4, 36, 28}), grid);
+
+  const std::string model = "predict --model " + model_.string() + " ";
+  const std::string out = (folder_ / "out").string();
+  const test::CommandResult dicom = vireo(model + (folder_ / "study").string() + " " + out +
+                                          " --also dicom-seg,rtstruct,seg-nrrd,pictures");
+  ASSERT_EQ(dicom.exit_code, 0) << dicom.errors;
+  for (const char* name :
+       {"scan.seg.dcm", "scan.rtstruct.dcm", "scan.seg.nrrd", "scan_pictures/mask_0003.png"})
+    EXPECT_TRUE(fs::exists(folder_ / "out" / name)) << name;
+  const test::CommandResult nifti = vireo(model + (folder_ / "twin.nii.gz").string() + " " + out);
+  ASSERT_EQ(nifti.exit_code, 0) << nifti.errors;
+  EXPECT_THAT(
+      vireo(model + (folder_ / "twin.nii.gz").string() + " " + out + " --also dicom-seg").errors,
+      HasSubstr("is no DICOM image"));
+  const Volume a = read_labels(folder_ / "out/scan.nii.gz");
+  EXPECT_TRUE(at::equal(a.values, read_labels(folder_ / "out/scan.seg.nrrd").values));
+  const Volume b = read_labels(folder_ / "out/twin.nii.gz");
+  EXPECT_EQ(difference(a.geometry, b.geometry), "");
+  EXPECT_TRUE(at::equal(a.values, b.values));
+  const int64_t cells = at::count_nonzero(a.values).item<int64_t>();
+  EXPECT_GT(cells, 0);
+  EXPECT_LT(cells, a.values.numel());
+
+  const test::CommandResult info = vireo("info " + (folder_ / "study").string());
+  EXPECT_THAT(info.output, HasSubstr("scan"));
+  EXPECT_THAT(info.output, HasSubstr("28, 36, 4"));
+  fs::remove(folder_ / "study/scan/8");
+  const test::CommandResult gap = vireo(model + (folder_ / "study").string() + " " + out);
+  EXPECT_EQ(gap.exit_code, 1);
+  EXPECT_THAT(gap.errors, HasSubstr("slices are missing"));
+  EXPECT_EQ(
+      vireo(model + "--allow resample-gaps " + (folder_ / "study").string() + " " + out).exit_code,
+      0);
 }
 
 TEST_F(PredictCommand, TakesAWholeLargePictureInTwoGigabytes) {

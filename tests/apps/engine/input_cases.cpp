@@ -28,7 +28,7 @@ class FindCases : public ::testing::Test {
     std::vector<std::string> lines;
     for (const InputCase& one : found.cases) {
       std::string line = one.name + "=";
-      for (const fs::path& file : one.channels)
+      for (const fs::path& file : one.files)
         line += (line.back() == '=' ? "" : ",") + file.filename().string();
       lines.push_back(line);
     }
