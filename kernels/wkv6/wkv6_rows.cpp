@@ -709,7 +709,7 @@ void backward(
       multiply_add(kChunk, width, width, weighted_k, width, 1, z, width, to.v, to.row);
       score<false>(chunk, own_bonus, width, scores);
       multiply_add(kChunk, kChunk, width, scores, 1, kChunk, chunk.g, width, to.v, to.row);
-      cross_chunk(chunk, weighted_r, chunk.g, width, z);
+      if (c > 0) cross_chunk(chunk, weighted_r, chunk.g, width, z);
     }
   }
 

@@ -67,7 +67,7 @@ at::Tensor with_channels(const std::string& name,
     const bool follows = d < 2 && stored.size(d) == change.from && start.size(d) == change.to;
     if (stored.size(d) != start.size(d) && !follows) return {};
   }
-  const at::Tensor result = start.clone();
+  at::Tensor result = start.clone();
   const int64_t rows = std::min(stored.size(0), start.size(0));
   const at::Tensor from = stored.narrow(0, 0, rows), to = result.narrow(0, 0, rows);
   if (reads_the_image(name)) {
@@ -102,7 +102,7 @@ State named_for(const Model& model, const State& targets, State state, Pretraine
     return weights.tensors;
   State below;
   for (const auto& [name, tensor] : found) below[kEncoder + name] = tensor;
-  report.notes.push_back("took all names for those of \"" + kEncoder + "\"");
+  report.notes.push_back("put its names below \"" + kEncoder + "\"");
   return below;
 }
 

@@ -136,7 +136,7 @@ std::string joined(const std::vector<std::string>& words) {
 }
 
 template <size_t N>
-const AnatomyEntry* find(const AnatomyEntry (&table)[N], std::string name) {
+const AnatomyEntry* find_entry(const AnatomyEntry (&table)[N], std::string name) {
   for (int attempt = 0; attempt < 2; ++attempt) {
     const auto found = std::find_if(
         std::begin(table), std::end(table), [&](const auto& entry) { return entry.name == name; });
@@ -152,18 +152,18 @@ const AnatomyEntry* find(const AnatomyEntry (&table)[N], std::string name) {
 AnatomyCodes anatomy_codes(const std::string& name) {
   std::vector<std::string> words = words_of(name);
   CodedConcept side;
-  const AnatomyEntry* structure = find(kStructures, joined(words));
+  const AnatomyEntry* structure = find_entry(kStructures, joined(words));
   if (structure == nullptr && !words.empty()) {
     if (words.back() == "left") side = snomed("7771000", "Left");
     if (words.back() == "right") side = snomed("24028007", "Right");
     if (!side.empty()) words.pop_back();
-    structure = find(kStructures, joined(words));
+    structure = find_entry(kStructures, joined(words));
   }
   if (structure != nullptr)
     return {snomed("123037004", "Anatomical Structure"),
             snomed(structure->value, structure->meaning),
             side};
-  if (const AnatomyEntry* lesion = find(kLesions, joined(words)))
+  if (const AnatomyEntry* lesion = find_entry(kLesions, joined(words)))
     return {snomed("49755003", "Morphologically Abnormal Structure"),
             snomed(lesion->value, lesion->meaning),
             side};

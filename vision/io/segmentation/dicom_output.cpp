@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cmath>
 #include <cstdio>
 #include <ctime>
-#include <limits>
 #include <random>
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
+#include "vision/io/segmentation/source_planes.h"
 
 namespace vireo {
 namespace {
@@ -54,16 +53,6 @@ void silence_dcmtk() {
     return true;
   }();
   static_cast<void>(quiet);
-}
-
-double dot(const Vector3& a, const Vector3& b) {
-  return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-}
-
-Vector3 plane_normal(const Geometry& grid) {
-  const auto& d = grid.direction_lps_from_zyx;
-  const Vector3 x{d[0][2], d[1][2], d[2][2]}, y{d[0][1], d[1][1], d[2][1]};
-  return {x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0]};
 }
 
 [[noreturn]] void refuse_reference(const fs::path& path, const std::string& what) {
@@ -130,57 +119,6 @@ DicomTime dicom_time_now() {
   std::strftime(date, sizeof date, "%Y%m%d", &local);
   std::strftime(time, sizeof time, "%H%M%S", &local);
   return {date, time};
-}
-
-bool lies_in_patient(const DicomSeries& source) {
-  return !source.first_file().frame_of_reference_uid.empty() &&
-         std::all_of(source.slices.begin(), source.slices.end(), [&](const DicomSlice& slice) {
-           const DicomFrame& frame = source.files.at(slice.file).frames.at(slice.frame);
-           return frame.position_lps_mm && frame.axes_lps_xy;
-         });
-}
-
-std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source,
-                                                       const Geometry& grid) {
-  const auto planes = static_cast<size_t>(grid.size_zyx[0]);
-  std::vector<std::vector<DicomSlice>> result(planes);
-  if (!lies_in_patient(source)) {
-    if (source.slices.size() != planes)
-      throw DataError(source.first_file().path,
-                      "gives no place in the patient, so that its " +
-                          std::to_string(source.slices.size()) + " slices and the " +
-                          std::to_string(planes) + " of the label map cannot be matched");
-    for (size_t z = 0; z < planes; ++z) result[z] = {source.slices[z]};
-    return result;
-  }
-  const Vector3 normal = plane_normal(grid);
-  std::vector<double> heights;
-  for (const DicomSlice& slice : source.slices)
-    heights.push_back(
-        dot(normal, *source.files.at(slice.file).frames.at(slice.frame).position_lps_mm));
-  const double start = dot(normal, grid.lps_from_voxel({0, 0, 0}));
-  const double step = dot(normal, grid.lps_from_voxel({1, 0, 0})) - start;
-  for (size_t z = 0; z < planes; ++z) {
-    const double height = start + step * static_cast<double>(z);
-    const DicomSlice* below = nullptr;
-    const DicomSlice* above = nullptr;
-    double to_below = std::numeric_limits<double>::infinity(), to_above = to_below;
-    for (size_t i = 0; i < heights.size(); ++i) {
-      const double offset = heights[i] - height;
-      if (std::abs(offset) < std::abs(step) / 2) result[z].push_back(source.slices[i]);
-      if (offset <= 0 && -offset < to_below) {
-        below = &source.slices[i];
-        to_below = -offset;
-      } else if (offset > 0 && offset < to_above) {
-        above = &source.slices[i];
-        to_above = offset;
-      }
-    }
-    if (!result[z].empty()) continue;
-    if (below != nullptr) result[z].push_back(*below);
-    if (above != nullptr) result[z].push_back(*above);
-  }
-  return result;
 }
 
 std::unique_ptr<DcmFileFormat> load_source_header(const DicomSeries& source) {

@@ -8,7 +8,6 @@
 #include <dcmtk/config/osconfig.h>
 #include <dcmtk/dcmdata/dctk.h>
 
-#include "vision/image/geometry.h"
 #include "vision/io/dicom/dicom_series.h"
 #include "vision/io/segmentation/dcmqi_metadata.h"
 
@@ -25,14 +24,6 @@ struct DicomTime {
   std::string date, time;  ///< YYYYMMDD, HHMMSS; local time
 };
 DicomTime dicom_time_now();
-
-/// Whether all slices have a place in a common frame of reference.
-bool lies_in_patient(const DicomSeries& source);
-
-/// For each plane z of the grid the slices that it was made from: those nearer to it than half its
-/// step, or, in a gap, the nearest one on each side.
-std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source,
-                                                       const Geometry& grid);
 
 /// Everything before the pixels of the series' first file. Throws DataError when it cannot be read,
 /// or when a file of the series lacks a UID by which an object would refer to it.

@@ -7,6 +7,7 @@
 #include "vision/io/segmentation/dicom_color.h"
 #include "vision/io/segmentation/dicom_output.h"
 #include "vision/io/segmentation/label_segments.h"
+#include "vision/io/segmentation/source_planes.h"
 
 // The object is put together here, attribute by attribute: DCMTK 3.6.7's own dcmseg misplaces the
 // bits of frames whose pixels are no multiple of 8, and refuses UTF-8 names, frame numbers of

@@ -6,6 +6,7 @@
 #include "vision/io/segmentation/dicom_output.h"
 #include "vision/io/segmentation/label_segments.h"
 #include "vision/io/segmentation/outline.h"
+#include "vision/io/segmentation/source_planes.h"
 
 namespace vireo {
 namespace {

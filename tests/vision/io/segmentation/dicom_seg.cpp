@@ -19,6 +19,7 @@
 #include "tests/support/made_source.h"
 #include "tests/support/test_data.h"
 #include "vision/core/error.h"
+#include "vision/io/segmentation/source_planes.h"
 
 namespace vireo {
 namespace {
