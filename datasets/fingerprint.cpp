@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include <nlohmann/json.hpp>
 
 #include "vision/core/error.h"
+#include "vision/image/orientation.h"
 
 namespace vireo {
 namespace {
@@ -113,6 +115,19 @@ void check_case(const CaseScan& scan,
   if (foreground == 0 && !scan.label_voxels.empty() && !allow_empty)
     report(files.labels,
            "is empty: background alone. If that is right, set [data] allow_empty_labels = true");
+}
+
+// What most of the volumes have; pictures and array files do not tell.
+std::string usual_orientation(const DatasetSource& source, const std::vector<CaseScan>& scans) {
+  std::map<std::string, size_t> counts;
+  for (const CaseScan& scan : scans) {
+    if (scan.full_scale > 0 || source.format == "arrays") return "";
+    ++counts[scan.geometry.orientation_xyz()];
+  }
+  std::string usual;
+  for (const auto& [code, count] : counts)
+    if (usual.empty() || count > counts[usual]) usual = code;
+  return usual;
 }
 
 }  // namespace
@@ -257,6 +272,7 @@ Preparation plan_preparation(const DataConfig& config,
   result.ignore_value = source.ignore_value;
   result.slice_axis_by_spacing = config.slice_axis_by_spacing;
   result.slice_axis_zyx = config.slice_axis_zyx;
+  result.orientation_xyz = usual_orientation(source, scans);
 
   for (size_t c = 0; c < fingerprint.channels.size(); ++c) {
     const auto& found = fingerprint.channels[c];
@@ -289,9 +305,11 @@ Preparation plan_preparation(const DataConfig& config,
     Vector3 medians;
     for (int i = 0; i < 3; ++i) {
       std::vector<double> spacings;
-      for (const CaseScan& scan : scans)
-        spacings.push_back(
-            scan.geometry.permuted(prepared_axes(result, scan.geometry)).spacing_mm_zyx[i]);
+      for (const CaseScan& scan : scans) {
+        const Geometry grid =
+            reoriented(scan.geometry, reorientation(scan.geometry, result.orientation_xyz));
+        spacings.push_back(grid.permuted(prepared_axes(result, grid)).spacing_mm_zyx[i]);
+      }
       medians[i] = median(spacings);
     }
     result.spacing_mm = medians;

@@ -162,6 +162,7 @@ json Preparation::to_json() const {
                  {"channels", channel_list},
                  {"labels", label_list},
                  {"ignore_value", nullptr},
+                 {"orientation", orientation_xyz},
                  {"slice_axis", slice_axis_by_spacing ? "auto" : kAxisNames[slice_axis_zyx]},
                  {"spacing_mm", nullptr}};
   if (ignore_value) result["ignore_value"] = *ignore_value;
@@ -206,6 +207,8 @@ Preparation Preparation::from_json(const json& text, const std::string& source) 
   if (result.labels.size() < 2 || result.labels.size() > kIgnoredClass)
     throw DataError(source, "field \"labels\" must hold 2 to 255 classes");
 
+  // Earlier ones do not tell.
+  result.orientation_xyz = text.value("orientation", "");
   if (!all.at("ignore_value").is_null()) result.ignore_value = all.get<int64_t>("ignore_value");
   const auto axis = all.get<std::string>("slice_axis");
   const auto known = std::find(std::begin(kAxisNames), std::end(kAxisNames), axis);

@@ -46,7 +46,10 @@ struct Preparation {
   std::vector<ChannelNormalization> channels;
   std::vector<Label> labels;            ///< background first
   std::optional<int64_t> ignore_value;  ///< label value that neither trains nor counts
-  int slice_axis_zyx = 0;  ///< of the file's array axes (z, y, x): the axis cut into slices
+  /// How the axes of the volumes grow that the network is trained on (most of the data set's), for
+  /// example "RAS"; others are turned to it first (reoriented). Empty: unknown, as for pictures.
+  std::string orientation_xyz;
+  int slice_axis_zyx = 0;             ///< of the array axes (z, y, x): the axis cut into slices
   bool slice_axis_by_spacing = true;  ///< each case's coarsest axis instead of slice_axis_zyx
   /// Spacing in mm of the prepared grid, axes ordered as prepared (slice axis first), 0 for an axis
   /// that stays as stored; nothing: all as stored.
@@ -76,11 +79,11 @@ std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry&
 /// corner: a twentieth of the smallest voxel side.
 double grid_tolerance_mm(const Geometry& geometry);
 
-/// Applies `preparation` to a raw volume. A grey picture is repeated where three channels are
-/// wanted. `labels`, if given, holds file label values on the same
-/// grid. Intensities are normalised on the stored grid, then resampled by cubic convolution; labels
-/// by linear interpolation of each class. Throws DataError (path `name`) for non-finite voxels, a
-/// wrong channel count, undeclared labels.
+/// Applies `preparation` to a raw volume, which has the preparation's orientation already. A grey
+/// picture is repeated where three channels are wanted. `labels`, if given, holds file label values
+/// on the same grid. Intensities are normalised on the stored grid, then resampled by cubic
+/// convolution; labels by linear interpolation of each class. Throws DataError (path `name`) for
+/// non-finite voxels, a wrong channel count, undeclared labels.
 PreparedCase prepare_case(const std::string& name,
                           const Volume& image,
                           const std::optional<Volume>& labels,

@@ -21,6 +21,7 @@
 #include "vision/core/parallel_tasks.h"
 #include "vision/core/progress.h"
 #include "vision/core/sha256.h"
+#include "vision/image/orientation.h"
 
 namespace vireo {
 namespace {
@@ -168,7 +169,9 @@ PrepareReport prepare_dataset(const DataConfig& config, const PrepareOptions& op
       entries[static_cast<size_t>(i)] = *found;
       ++kept;
     } else {
-      const RawCase raw = read_case(one);
+      RawCase raw = read_case(one);
+      const Reorientation turn = reorientation(raw.image.geometry, preparation.orientation_xyz);
+      raw = {reoriented(raw.image, turn), reoriented(raw.labels, turn)};
       const PreparedCase prepared = prepare_case(one.name, raw.image, raw.labels, preparation);
       entries[static_cast<size_t>(i)] =
           write_cached_case(config.cache, prepared, preparation.class_count(), stamp);

@@ -273,12 +273,14 @@ Description describe_folder(const fs::path& path) {
       if (fs::is_directory(path / part)) result[part] = count_images(path / part);
   } else {
     std::map<std::string, int64_t> kinds;
-    if (count_images(path, &kinds) == 0 && has_dicom(path)) return describe_dicom(path);
-    if (kinds.empty())
+    count_images(path, &kinds);
+    const bool dicom = has_dicom(path);
+    if (dicom) result = describe_dicom(path);
+    if (kinds.empty() && !dicom)
       throw DataError(path,
                       "is no folder that Vireo knows: no dataset.json, cache.json, checkpoint, "
                       "images or DICOM in it");
-    result["kind"] = "images";
+    if (!dicom) result["kind"] = "images";
     for (const auto& [extension, count] : kinds) result[extension] = count;
   }
   add_lists(path, result);

@@ -18,6 +18,7 @@
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
 #include "vision/core/sha256.h"
+#include "vision/image/orientation.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {
@@ -247,21 +248,31 @@ class Prediction {
       return;
     }
     check_memory(input);
-    const Volume image = read_case(input, options_.dicom);
+    Volume image = read_case(input, options_.dicom);
     watch.lap(record.times.read);
 
+    // The network sees the axes grow as in training; the files get them back as they were.
+    const Geometry file_grid = image.geometry;
+    const Reorientation turn = reorientation(file_grid, preparation_.orientation_xyz);
+    image = reoriented(image, turn);
     PreparedCase prepared = prepare_case(input.name, image, std::nullopt, preparation_);
     watch.lap(record.times.prepare);
-    const at::Tensor classes = segment(input, image, prepared, watch, record.times);
+    const at::Tensor classes = segment(input, file_grid, turn, prepared, watch, record.times);
     prepared.image.reset();
 
     const fs::path output = label_file(input);
     const fs::path like = is_nifti(input.files[0]) ? input.files[0] : fs::path();
-    const at::Tensor values = label_values(classes, preparation_.labels);
-    write_labels(output, values, image.geometry, like);
+    const at::Tensor values =
+        reoriented(label_values(classes, preparation_.labels), turn.inverse());
+    write_labels(output, values, file_grid, like);
     if (options_.also.any())
-      write_segmentation(
-          options_.also, options_.output, input, image, values, metadata_, algorithm());
+      write_segmentation(options_.also,
+                         options_.output,
+                         input,
+                         {reoriented(image.values, turn.inverse()), file_grid, image.full_scale},
+                         values,
+                         metadata_,
+                         algorithm());
     if (options_.labels_json)
       write_text_atomically(options_.output / (input.name + ".labels.json"),
                             label_table(preparation_.labels).dump(2) + "\n");
@@ -269,8 +280,8 @@ class Prediction {
     record.output_sha256 = sha256_of_file(output);
     watch.lap(record.times.write);
 
-    const auto& size = image.geometry.size_zyx;
-    const auto& spacing = image.geometry.spacing_mm_zyx;
+    const auto& size = file_grid.size_zyx;
+    const auto& spacing = file_grid.spacing_mm_zyx;
     record.size_xyz = {size[2], size[1], size[0]};
     record.spacing_mm_xyz = {spacing[2], spacing[1], spacing[0]};
     record.statistics = to_json(
@@ -284,17 +295,22 @@ class Prediction {
     record_.add(std::move(record));
   }
 
-  // Class numbers uint8 [Z, Y, X] in the file's own order.
+  // Class numbers uint8 [Z, Y, X] on the file's grid, turned as the network saw it.
   at::Tensor segment(const InputCase& input,
-                     const Volume& image,
+                     const Geometry& file_grid,
+                     const Reorientation& turn,
                      const PreparedCase& prepared,
                      Stopwatch& watch,
                      PredictionTimes& times) {
     const auto& order = prepared.axis_order;
     std::array<int64_t, 3> inverse{};
     for (int64_t i = 0; i < 3; ++i) inverse[order[i]] = i;
-    const auto& native = image.geometry.size_zyx;
-    const std::array<int64_t, 3> target{native[order[0]], native[order[1]], native[order[2]]};
+    const auto& native = file_grid.size_zyx;
+    std::array<int64_t, 3> file_axis{}, target{};
+    for (int i = 0; i < 3; ++i) {
+      file_axis[i] = turn.order_zyx[order[i]];
+      target[i] = native[file_axis[i]];
+    }
 
     std::optional<MappedTensor> probabilities;
     NativeGrid::SliceSink keep;
@@ -303,10 +319,15 @@ class Prediction {
           options_.output,
           input.name,
           at::IntArrayRef{preparation_.class_count(), native[0], native[1], native[2]});
-      const at::Tensor in_prepared_order =
-          probabilities->values().permute({0, 1 + order[0], 1 + order[1], 1 + order[2]});
-      keep = [in_prepared_order](int64_t slice, const at::Tensor& values) {
-        in_prepared_order.select(1, slice).copy_(values);
+      const at::Tensor in_prepared_order = probabilities->values().permute(
+          {0, 1 + file_axis[0], 1 + file_axis[1], 1 + file_axis[2]});
+      const bool backwards = turn.flipped_zyx[order[0]];
+      std::vector<int64_t> flipped;
+      for (int i = 1; i < 3; ++i)
+        if (turn.flipped_zyx[order[i]]) flipped.push_back(i);
+      keep = [=](int64_t slice, const at::Tensor& values) {
+        in_prepared_order.select(1, backwards ? target[0] - 1 - slice : slice)
+            .copy_(flipped.empty() ? values : values.flip(flipped));
       };
     }
     NativeGrid grid(prepared.geometry.size_zyx, target, keep);
@@ -330,7 +351,7 @@ class Prediction {
       const fs::path like = is_nifti(input.files[0]) ? input.files[0] : fs::path();
       write_image(options_.output / (input.name + "_probabilities.nii.gz"),
                   probabilities->values(),
-                  image.geometry,
+                  file_grid,
                   like);
       watch.lap(times.write);
     }
@@ -339,8 +360,10 @@ class Prediction {
 
   // Adds a case of an earlier run to the picture.
   void preview_kept(const InputCase& input) {
-    const Volume image = read_case(input, options_.dicom);
-    const at::Tensor values = read_labels(label_file(input)).values[0];
+    const Volume file = read_case(input, options_.dicom);
+    const Reorientation turn = reorientation(file.geometry, preparation_.orientation_xyz);
+    const Volume image = reoriented(file, turn);
+    const at::Tensor values = reoriented(read_labels(label_file(input)).values[0], turn);
     at::Tensor classes = at::zeros_like(values, at::kByte);
     for (size_t k = 1; k < preparation_.labels.size(); ++k)
       classes.masked_fill_(values == preparation_.labels[k].value, static_cast<int64_t>(k));
@@ -354,7 +377,9 @@ class Prediction {
 
   void check_memory(const InputCase& input) const {
     if (options_.max_memory_bytes <= 0) return;
-    const ImageHeader header = read_case_header(input);
+    ImageHeader header = read_case_header(input);
+    header.geometry =
+        reoriented(header.geometry, reorientation(header.geometry, preparation_.orientation_xyz));
     const int64_t voxels = header.geometry.voxel_count();
     double prepared = static_cast<double>(voxels);
     if (preparation_.spacing_mm) {

@@ -196,6 +196,37 @@ TEST_F(Predict, KeepsTheObjectInPlaceForEveryOrientation) {
   }
 }
 
+// A network that marks the pixel behind each bright one shows which way it sees the axes grow.
+TEST_F(Predict, ShowsTheNetworkEveryVolumeAsInTraining) {
+  const auto geometries = all_orientations();
+  for (size_t i = 0; i < 48; ++i)
+    put("case" + std::to_string(i) + ".nii", made_volume(geometries[i]));
+  TrainedModel trained = test::fake_model(1, 2, [](const at::Tensor& image) {
+    const at::Tensor logit = (image.roll(1, 3) - 50) * 20;
+    return at::cat({-logit, logit}, 1);
+  });
+  trained.preparation = plain_preparation();
+  trained.preparation.slice_axis_by_spacing = false;
+  trained.preparation.orientation_xyz = "RPS";  // x towards the right: down the L axis of LPS
+  PredictionOptions with_probabilities = options();
+  with_probabilities.probabilities = true;
+  ASSERT_THAT(predict({trained}, with_probabilities).problems, IsEmpty());
+  for (size_t i = 0; i < 48; ++i) {
+    const std::string name = "case" + std::to_string(i);
+    SCOPED_TRACE(name + " " + geometries[i].orientation_xyz());
+    const Volume truth = made_volume(geometries[i]);
+    const Volume labels = read_labels(out() / (name + ".nii.gz"));
+    EXPECT_EQ(difference(labels.geometry, truth.geometry), "");
+    const Place given = place_of(labels), object = place_of({truth.values > 50, truth.geometry});
+    EXPECT_NEAR(given.volume_mm3, object.volume_mm3, 1e-6);
+    EXPECT_NEAR(given.centroid_lps_mm[0] - object.centroid_lps_mm[0], -1.5, 1e-6);
+    EXPECT_NEAR(given.centroid_lps_mm[1] - object.centroid_lps_mm[1], 0, 1e-6);
+    EXPECT_NEAR(given.centroid_lps_mm[2] - object.centroid_lps_mm[2], 0, 1e-6);
+    const Volume shares = read_image(out() / (name + "_probabilities.nii.gz"));
+    EXPECT_TRUE(at::equal(shares.values[1] > 0.5, labels.values[0] > 0));
+  }
+}
+
 TEST_F(Predict, KeepsTheObjectInPlaceWhenThePreparedGridIsAnother) {
   const auto geometries = all_orientations();
   for (size_t i = 0; i < geometries.size(); ++i)
