@@ -163,7 +163,9 @@ TEST(Train, KilledAtTenRandomMomentsItEndsWithTheSameBits) {
       ++kills;
     // Whatever a kill leaves, no half-written file stands under a checkpoint's name.
     for (const char* name : {"checkpoint_latest.safetensors", "checkpoint_best.safetensors"})
-      if (fs::exists(run / name)) EXPECT_NO_THROW(read_checkpoint(run / name));
+      if (fs::exists(run / name)) {
+        EXPECT_NO_THROW(read_checkpoint(run / name));
+      }
   }
   const auto last = test::run_command(command(config, run));
   ASSERT_EQ(last.exit_code, 0) << last.errors;
