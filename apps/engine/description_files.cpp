@@ -222,6 +222,7 @@ Description describe_dicom(const fs::path& path) {
     const auto& spacing = series.geometry.spacing_mm_zyx;
     Description one = {{"modality", file.modality},
                        {"description", file.series_description},
+                       {"image type", file.image_type},
                        {"files", series.files.size()},
                        {"size_xyz", {size[2], size[1], size[0]}},
                        {"spacing_mm_xyz", {spacing[2], spacing[1], spacing[0]}},

@@ -99,8 +99,8 @@ std::string kind_of(const Places& at) {
       frame_type.empty() ? at.text(DCM_CTImageFrameTypeSequence, DCM_FrameType) : frame_type);
   add("stack", at.text(DCM_FrameContentSequence, DCM_StackID));
   add_numbers("echo", DCM_MREchoSequence, DCM_EchoNumbers);
-  add_numbers("TE", DCM_MREchoSequence, DCM_EffectiveEchoTime);
-  add_numbers("TE", DCM_MREchoSequence, DCM_EchoTime);
+  const bool effective = !at.numbers(DCM_MREchoSequence, DCM_EffectiveEchoTime).empty();
+  add_numbers("TE", DCM_MREchoSequence, effective ? DCM_EffectiveEchoTime : DCM_EchoTime);
   add_numbers("TI", DCM_MRModifierSequence, DCM_InversionTime);
   add_numbers("time", DCM_FrameContentSequence, DCM_TemporalPositionIndex);
   add_numbers("time", DCM_FrameContentSequence, DCM_TemporalPositionIdentifier);
