@@ -1,7 +1,17 @@
+#include <cstddef>
+
 #include <ATen/ATen.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <nlohmann/json.hpp>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "apps/engine/checkpoint.h"
 #include "datasets/preparation.h"
@@ -148,6 +158,60 @@ TEST_F(PredictCommand, SegmentsADicomSeriesAsItDoesTheSameVolumeInNifti) {
   EXPECT_EQ(
       vireo(model + "--allow resample-gaps " + (folder_ / "study").string() + " " + out).exit_code,
       0);
+}
+
+// From here on the kernel ends this process when it opens a socket.
+void forbid_sockets() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter{sizeof program / sizeof program[0], program};
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+    ::_exit(99);
+}
+
+// Runs `act` in a child without sockets; its status as waitpid gives it.
+template <class Act>
+int status_without_sockets(const Act& act) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    forbid_sockets();
+    act();
+    ::_exit(98);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return status;
+}
+
+TEST_F(PredictCommand, OpensNoSocket) {
+  const int caught = status_without_sockets([] { ::socket(AF_INET, SOCK_STREAM, 0); });
+  if (WIFEXITED(caught) && WEXITSTATUS(caught) == 99) VIREO_SKIP("the kernel has no seccomp");
+  ASSERT_TRUE(WIFSIGNALED(caught)) << "a socket was not noticed";
+
+  write_untrained(model_, {32, 32});
+  put_picture("a.png", 40);
+  const std::string vireo = test::program().string(), model = model_.string();
+  const std::string input = (folder_ / "a.png").string(), output = (folder_ / "out").string();
+  const int status = status_without_sockets([&] {
+    ::dup2(::open("/dev/null", O_WRONLY), 2);
+    ::execl(vireo.c_str(),
+            "vireo",
+            "predict",
+            "--quiet",
+            "--model",
+            model.c_str(),
+            input.c_str(),
+            output.c_str(),
+            nullptr);
+  });
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_TRUE(fs::exists(folder_ / "out/a.png"));
 }
 
 TEST_F(PredictCommand, TakesAWholeLargePictureInTwoGigabytes) {
