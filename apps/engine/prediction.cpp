@@ -112,6 +112,7 @@ class Prediction {
       : models_(models),
         options_(options),
         preparation_(common_preparation(models)),
+        model_hashes_(hashes_of(options.model_files)),
         metadata_(describe_labels(options.also, preparation_.labels)),
         record_(options.output, description()),
         preview_(preparation_) {}
@@ -183,10 +184,17 @@ class Prediction {
     return models[0].preparation;
   }
 
+  static std::vector<std::string> hashes_of(const std::vector<fs::path>& files) {
+    std::vector<std::string> hashes;
+    for (const fs::path& file : files) hashes.push_back(sha256_of_file(file));
+    return hashes;
+  }
+
   nlohmann::json description() const {
     nlohmann::json models = nlohmann::json::array();
-    for (const fs::path& file : options_.model_files)
-      models.push_back({{"file", file.filename().string()}, {"sha256", sha256_of_file(file)}});
+    for (size_t i = 0; i < model_hashes_.size(); ++i)
+      models.push_back(
+          {{"file", options_.model_files[i].filename().string()}, {"sha256", model_hashes_[i]}});
     const InferenceOptions& inference = options_.inference;
     nlohmann::json mirroring = "as trained";
     if (inference.mirroring) mirroring = *inference.mirroring;
@@ -213,7 +221,7 @@ class Prediction {
     const std::string& name = preparation_.dataset_name;
     return {name.empty() ? "segmentation" : name.substr(0, 64),
             options_.version,
-            options_.model_files.empty() ? "" : sha256_of_file(options_.model_files[0]),
+            model_hashes_.empty() ? "" : model_hashes_[0],
             "Vireo " + options_.version};
   }
 
@@ -265,14 +273,13 @@ class Prediction {
     const at::Tensor values =
         reoriented(label_values(classes, preparation_.labels), turn.inverse());
     write_labels(output, values, file_grid, like);
-    if (options_.also.any())
-      write_segmentation(options_.also,
-                         options_.output,
-                         input,
-                         {reoriented(image.values, turn.inverse()), file_grid, image.full_scale},
-                         values,
-                         metadata_,
-                         algorithm());
+    if (options_.also.any()) {
+      // Only pictures show the intensities; the others need the grid alone.
+      Volume shown{{}, file_grid, image.full_scale};
+      if (options_.also.pictures) shown.values = reoriented(image.values, turn.inverse());
+      write_segmentation(
+          options_.also, options_.output, input, shown, values, metadata_, algorithm());
+    }
     if (options_.labels_json)
       write_text_atomically(options_.output / (input.name + ".labels.json"),
                             label_table(preparation_.labels).dump(2) + "\n");
@@ -404,6 +411,7 @@ class Prediction {
   const std::vector<TrainedModel>& models_;
   const PredictionOptions& options_;
   const Preparation& preparation_;
+  const std::vector<std::string> model_hashes_;
   SegmentationMetadata metadata_;
   PredictionRecord record_;
   Preview preview_;

@@ -34,7 +34,7 @@ SegmentationMetadata describe_labels(const SegmentationOutputs& outputs,
                                      const std::vector<Label>& labels);
 
 /// Writes the chosen files of a case to `folder`: `labels` (values, [Z, Y, X]) on the grid of
-/// `image`. Throws DataError.
+/// `image`, whose values only the pictures need. Throws DataError.
 void write_segmentation(const SegmentationOutputs& outputs,
                         const std::filesystem::path& folder,
                         const InputCase& input,
