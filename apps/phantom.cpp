@@ -68,20 +68,6 @@ bool is_done(const PhantomRequest& request) {
   return found == description(request);
 }
 
-void clear_folder(const PhantomRequest& request) {
-  const std::vector<std::string> ours{
-      "dataset.json", "preview.png", "imagesTr", "labelsTr", "imagesTs", "labelsTs"};
-  if (!fs::exists(request.folder)) return;
-  if (!fs::is_directory(request.folder))
-    throw DataError(request.folder, "is a file; a folder was expected");
-  if (fs::is_empty(request.folder)) return;
-  if (!request.overwrite)
-    throw DataError(request.folder,
-                    "is not empty and holds something else; give another folder, or --overwrite to "
-                    "replace the data set in it");
-  for (const std::string& name : ours) fs::remove_all(request.folder / name);
-}
-
 // The slice with most of the kidneys, plain and with the organs drawn in.
 Canvas preview(const PhantomCase& made, const std::string& name) {
   const Geometry& grid = made.image.geometry;
@@ -135,7 +121,9 @@ void run(PhantomRequest request) {
   if (is_done(request)) {
     log_info(request.folder.string() + " already holds this data set; nothing to do");
   } else {
-    clear_folder(request);
+    make_room(request.folder,
+              request.overwrite,
+              {"dataset.json", "preview.png", "imagesTr", "labelsTr", "imagesTs", "labelsTs"});
     make_all(request);
   }
   std::cout << request.folder.string() << ": " << request.cases << " training cases, "
@@ -143,6 +131,17 @@ void run(PhantomRequest request) {
 }
 
 }  // namespace
+
+void make_room(const fs::path& folder, bool overwrite, const std::vector<std::string>& ours) {
+  if (!fs::exists(folder)) return;
+  if (!fs::is_directory(folder)) throw DataError(folder, "is a file; a folder was expected");
+  if (fs::is_empty(folder)) return;
+  if (!overwrite)
+    throw DataError(folder,
+                    "is not empty and holds something else; give another folder, or --overwrite to "
+                    "replace the data set in it");
+  for (const std::string& name : ours) fs::remove_all(folder / name);
+}
 
 void add_phantom(CLI::App& app) {
   auto request = std::make_shared<PhantomRequest>();

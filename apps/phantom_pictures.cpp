@@ -36,19 +36,6 @@ bool holds_pictures(const PicturePhantom& request) {
          nlohmann::json::parse(read_text(path), nullptr, false) == description_of(request);
 }
 
-void make_room(const PicturePhantom& request) {
-  if (!fs::exists(request.folder)) return;
-  if (!fs::is_directory(request.folder))
-    throw DataError(request.folder, "is a file; a folder was expected");
-  if (fs::is_empty(request.folder)) return;
-  if (!request.overwrite)
-    throw DataError(request.folder,
-                    "is not empty and holds something else; give another folder, or --overwrite to "
-                    "replace the data set in it");
-  for (const char* name : {"phantom.json", "labels.csv", "preview.png", "images"})
-    fs::remove_all(request.folder / name);
-}
-
 std::string picture_path(int64_t index) {
   char name[48];
   std::snprintf(name, sizeof name, "images/picture_%05ld.png", static_cast<long>(index + 1));
@@ -84,7 +71,8 @@ void make_phantom_pictures(const PicturePhantom& request) {
     std::cout << said;
     return;
   }
-  make_room(request);
+  make_room(
+      request.folder, request.overwrite, {"phantom.json", "labels.csv", "preview.png", "images"});
   std::vector<std::string> lines(static_cast<size_t>(request.pictures));
   const InterruptGuard guard;
   Progress progress("phantom", request.pictures);

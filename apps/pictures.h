@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "apps/picture_scoring.h"
 
@@ -15,6 +16,12 @@ struct PicturePhantom {
   uint64_t seed = 1;
   bool overwrite = false;
 };
+/// Makes room for a phantom of either kind: removes `ours` from its folder. Throws DataError where
+/// a folder that is not empty may not be overwritten, or a file is in the way.
+void make_room(const std::filesystem::path& folder,
+               bool overwrite,
+               const std::vector<std::string>& ours);
+
 /// Leaves images/, preview.png, labels.csv and phantom.json in the folder.
 void make_phantom_pictures(const PicturePhantom& request);
 
