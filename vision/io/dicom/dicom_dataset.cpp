@@ -10,12 +10,16 @@
 
 namespace vireo {
 
-void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFileFormat& format) {
+void silence_dcmtk() {
   static const bool quiet = [] {
     OFLog::configure(OFLogger::OFF_LOG_LEVEL);
     return true;
   }();
   static_cast<void>(quiet);
+}
+
+void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFileFormat& format) {
+  silence_dcmtk();
   if (!is_dicom(path))
     throw DataError(path, "is not DICOM: no DICM prefix and no data element at its start");
   const OFCondition status =

@@ -11,8 +11,11 @@ class DcmTagKey;
 // DCMTK, with Vireo's errors.
 namespace vireo {
 
+/// Switches off what DCMTK prints to stderr.
+void silence_dcmtk();
+
 /// Parses a file; values longer than `longest_value` bytes stay in it until they are asked for.
-/// Throws DataError when it is not DICOM or is cut off. DCMTK's talk on stderr is switched off.
+/// Throws DataError when it is not DICOM or is cut off.
 void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFileFormat& format);
 
 /// All values of an attribute that hold numbers, whatever their representation; empty when it is

@@ -10,6 +10,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
+#include "vision/io/dicom/dicom_dataset.h"
 #include "vision/io/segmentation/source_planes.h"
 
 namespace vireo {
@@ -46,14 +47,6 @@ const DcmTagKey kIfPresent[] = {DCM_StudyInstanceUID,
                                 DCM_PatientAge,
                                 DCM_PatientSize,
                                 DCM_PatientWeight};
-
-void silence_dcmtk() {
-  static const bool quiet = [] {
-    OFLog::configure(OFLogger::OFF_LOG_LEVEL);
-    return true;
-  }();
-  static_cast<void>(quiet);
-}
 
 [[noreturn]] void refuse_reference(const fs::path& path, const std::string& what) {
   throw DataError(
