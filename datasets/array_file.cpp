@@ -63,8 +63,8 @@ std::string names_text(const std::vector<std::string>& names) {
 [[noreturn]] void refuse_names(const fs::path& path,
                                const std::vector<std::string>& found,
                                std::initializer_list<const char*> wanted) {
-  throw DataError(path,
-                  "holds " + names_text(found) + "; an array \"" + *wanted.begin() + "\" was expected");
+  throw DataError(
+      path, "holds " + names_text(found) + "; an array \"" + *wanted.begin() + "\" was expected");
 }
 
 at::Tensor hdf5_array(const fs::path& path, std::initializer_list<const char*> wanted) {
