@@ -18,14 +18,16 @@ namespace vireo {
 namespace {
 
 struct PreparationRequest {
-  std::string config;
+  std::string config, format;
   std::vector<std::string> overrides;
   bool force = false, quiet = false;
   int64_t workers = -1;
 };
 
 PrepareReport run_preparation(const PreparationRequest& options, std::filesystem::path& cache) {
-  ConfigTable table = ConfigTable::from_file(options.config, options.overrides);
+  std::vector<std::string> overrides = options.overrides;
+  if (!options.format.empty()) overrides.push_back("data.format=" + options.format);
+  ConfigTable table = ConfigTable::from_file(options.config, overrides);
   const std::filesystem::path run = run_folder(options.config, -1);
   const InterruptGuard guard;
   const auto prepare_with = [&](auto config, const auto& prepare) {
@@ -65,6 +67,10 @@ void add_prepare(CLI::App& app) {
       ->type_name("CONFIG");
   verb->add_option("--set", options->overrides, "Override a key: --set data.folder=/data/liver")
       ->type_name("KEY=VALUE");
+  verb->add_option("--format",
+                   options->format,
+                   "What kind of data set it is, instead of data.format; auto says which and why")
+      ->type_name("NAME");
   verb->add_flag("--force", options->force, "Prepare everything anew");
   verb->add_option("--workers", options->workers, "Cases prepared at a time (0: one per core)")
       ->check(CLI::Range(0, 1024));
@@ -72,9 +78,19 @@ void add_prepare(CLI::App& app) {
   verb->footer(
       "Example:\n"
       "  vireo prepare configs/segmentation/msd_hippocampus/rwkv_unet_t.toml\n\n"
-      "Reads nnU-Net folders, Medical Segmentation Decathlon folders, and images/ with masks/; "
-      "for\n"
-      "classification folders of classes, tables (CSV), lists and MedMNIST archives.\n"
+      "Data sets for segmentation, by --format:\n"
+      "  nnunet  dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz\n"
+      "  msd     Medical Segmentation Decathlon: imagesTr/ (4-D), labelsTr/, dataset.json\n"
+      "  arrays  Synapse and ACDC as .npz and HDF5 slices and volumes\n"
+      "  acdc    ACDC as given out: patient001/Info.cfg\n"
+      "  isic    ISIC 2016, 2017, 2018: ..._Training_Data/ or _Input/ with ..._GroundTruth/\n"
+      "  kvasir  Kvasir-SEG: images/ and masks/ of JPEG\n"
+      "  cvc     CVC-ClinicDB: Original/ and Ground Truth/\n"
+      "  busi    benign/, malignant/, normal/; several masks of a picture are united\n"
+      "  glas    train_1.bmp with train_1_anno.bmp; objects are numbered\n"
+      "  pairs   images/ with masks/, or X.png beside X_mask.png\n"
+      "auto (the default) recognises each and says which and why. For classification: folders of\n"
+      "classes (folders), tables (csv), lists (lists) and MedMNIST archives (medmnist).\n\n"
       "Every problem of the data set is listed at once. An interrupted run continues where it\n"
       "stopped; a finished one is not repeated unless files or configuration have changed.");
   verb->callback([options] { prepare(*options); });

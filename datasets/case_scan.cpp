@@ -6,6 +6,7 @@
 #include <ATen/Functions.h>
 
 #include "datasets/array_file.h"
+#include "datasets/mask_file.h"
 #include "vision/core/error.h"
 #include "vision/io/image_file.h"
 
@@ -103,7 +104,7 @@ Volume read_stack(const SourceCase& source, Volume (*read)(const fs::path&)) {
 
 Volume read_truth(const SourceCase& source) {
   return is_array_file(source.labels) ? read_stack(source, read_array_labels)
-                                      : read_labels(source.labels);
+                                      : read_masks(source.mask_files(), source.rule);
 }
 
 Volume read_channels(const SourceCase& source) {

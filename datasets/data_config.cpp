@@ -40,6 +40,31 @@ void read_labels(ConfigTable& table, DataConfig& config) {
   config.allow_empty_labels = table.boolean("allow_empty_labels", false);
 }
 
+void read_masks(ConfigTable& table, DataConfig& config) {
+  // In the order of Masks.
+  const std::vector<std::string> kinds = {"auto", "values", "binary", "instances", "colors"};
+  const std::string kind = table.choice("masks", "auto", kinds);
+  config.masks =
+      static_cast<DataConfig::Masks>(std::find(kinds.begin(), kinds.end(), kind) - kinds.begin());
+  const size_t classes = config.label_names.size();
+  if ((kind == "binary" || kind == "instances") && classes != 0 && classes != 2)
+    table.fail("masks",
+               "is \"" + kind + "\", which tells foreground from background; labels names " +
+                   std::to_string(classes) + " classes");
+  if (kind == "colors" && (classes == 0 || config.label_colors.size() != classes))
+    table.fail("masks",
+               "is \"colors\", which needs labels and for each of them its colour in label_colors");
+  if (kind == "colors" &&
+      std::set(config.label_colors.begin(), config.label_colors.end()).size() != classes)
+    table.fail("label_colors", "gives two classes the same colour");
+  config.mask_name = table.text("mask_name", "");
+  if (!config.mask_name.empty() && config.mask_name.find("{}") == std::string::npos)
+    table.fail("mask_name", "has no \"{}\", which stands for the picture's name");
+  config.image_folder = table.path("image_folder", "");
+  config.mask_folder = table.path("mask_folder", "");
+  config.allow_links = table.boolean("allow_links", false);
+}
+
 void read_channels(ConfigTable& table, DataConfig& config) {
   config.channel_names = table.texts("channels", {});
   for (const std::string& kind : table.texts("normalization", {"auto"})) {
@@ -78,20 +103,34 @@ void read_grid(ConfigTable& table, DataConfig& config) {
   } else if (table.choice("spacing_mm", "none", {"none", "median"}) == "median") {
     config.spacing = DataConfig::Spacing::kMedian;
   }
+  if (const auto size = table.integers("slice_size", {}); !size.empty()) {
+    if (size.size() != 2 || *std::min_element(size.begin(), size.end()) < 1 ||
+        *std::max_element(size.begin(), size.end()) > 16384)
+      table.fail("slice_size", "must be height and width, from 1 to 16384, for example [256, 256]");
+    if (config.spacing != DataConfig::Spacing::kStored)
+      table.fail("slice_size", "and spacing_mm both say how large slices become; keep one");
+    config.slice_size = {size[0], size[1]};
+  }
 }
 
 }  // namespace
 
+const std::vector<std::string>& DataConfig::format_names() {
+  static const std::vector<std::string> names = {
+      "auto", "nnunet", "msd", "pairs", "arrays", "acdc", "isic", "kvasir", "cvc", "busi", "glas"};
+  return names;
+}
+
 DataConfig DataConfig::from_table(ConfigTable table, const std::filesystem::path& run_folder) {
   DataConfig config;
   config.folder = table.path("folder");
-  // In the order of Format.
-  const std::vector<std::string> formats = {"auto", "nnunet", "msd", "pairs", "arrays", "acdc"};
+  const std::vector<std::string>& formats = format_names();
   const std::string format = table.choice("format", "auto", formats);
   config.format =
       static_cast<Format>(std::find(formats.begin(), formats.end(), format) - formats.begin());
   config.name = table.text("name", "");
   read_labels(table, config);
+  read_masks(table, config);
   read_channels(table, config);
   read_grid(table, config);
   config.folds = table.integer("folds", 5, 2, 1000);
@@ -125,6 +164,11 @@ std::string DataConfig::recipe() const {
                          {"train_list", train_list.string()},
                          {"val_list", val_list.string()}};
   if (ignore_value) json["ignore_value"] = *ignore_value;
+  if (masks != Masks::kAuto) json["masks"] = static_cast<int>(masks);
+  if (!mask_name.empty()) json["mask_name"] = mask_name;
+  if (!image_folder.empty()) json["image_folder"] = image_folder.string();
+  if (!mask_folder.empty()) json["mask_folder"] = mask_folder.string();
+  if (slice_size) json["slice_size"] = *slice_size;
   return json.dump();
 }
 

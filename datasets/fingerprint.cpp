@@ -9,6 +9,7 @@
 
 #include "vision/core/error.h"
 #include "vision/image/orientation.h"
+#include "vision/io/image_file.h"
 
 namespace vireo {
 namespace {
@@ -78,6 +79,31 @@ int64_t settle_channels(const std::vector<CaseScan>& scans, DatasetSource& sourc
   return pictures && names.size() == 3 ? 1 : static_cast<int64_t>(names.size());
 }
 
+// What was found instead of the declared values, and what to do.
+std::string undeclared_text(const std::map<int64_t, int64_t>& found,
+                            const SourceCase& files,
+                            const DatasetSource& source) {
+  constexpr size_t kListedValues = 8;
+  std::string text, known;
+  size_t listed = 0;
+  for (const auto& [value, count] : found) {
+    if (++listed > kListedValues) break;
+    text += (text.empty() ? "" : ", ") + std::to_string(value) + " (" + std::to_string(count) +
+            " voxels)";
+  }
+  if (found.size() > kListedValues)
+    text += " and " + std::to_string(found.size() - kListedValues) + " more up to " +
+            std::to_string(found.rbegin()->first);
+  for (const Label& label : source.labels)
+    known += (known.empty() ? "" : ", ") + std::to_string(label.value) + " " + label.name;
+  text = "holds label values that are not declared: " + text + "; declared are " + known;
+  if (source.labels.size() != 2 || !is_picture(files.labels)) return text;
+  const std::string& name = source.labels[1].name;
+  return text + ". Set [data] masks = \"binary\" where what is brighter than half is " + name +
+         " (JPEG and smoothed masks), \"instances\" where every number above 0 is " + name +
+         ", or label_values";
+}
+
 void check_case(const CaseScan& scan,
                 const SourceCase& files,
                 int64_t fewest_channels,
@@ -92,7 +118,7 @@ void check_case(const CaseScan& scan,
            "has " + std::to_string(scan.channels) + " channels; " + std::to_string(wanted) +
                " were expected");
 
-  std::string undeclared;
+  std::map<int64_t, int64_t> undeclared;
   int64_t foreground = 0;
   for (const auto& [value, count] : scan.label_voxels) {
     const bool declared =
@@ -100,18 +126,10 @@ void check_case(const CaseScan& scan,
         std::any_of(source.labels.begin(), source.labels.end(), [&, value = value](const Label& l) {
           return l.value == value;
         });
-    if (!declared)
-      undeclared += (undeclared.empty() ? "" : ", ") + std::to_string(value) + " (" +
-                    std::to_string(count) + " voxels)";
+    if (!declared) undeclared[value] = count;
     if (value != source.labels[0].value && value != source.ignore_value) foreground += count;
   }
-  if (!undeclared.empty()) {
-    std::string known;
-    for (const Label& label : source.labels)
-      known += (known.empty() ? "" : ", ") + std::to_string(label.value) + " " + label.name;
-    report(files.labels,
-           "holds label values that are not declared: " + undeclared + "; declared are " + known);
-  }
+  if (!undeclared.empty()) report(files.labels, undeclared_text(undeclared, files, source));
   if (foreground == 0 && !scan.label_voxels.empty() && !allow_empty)
     report(files.labels,
            "is empty: background alone. If that is right, set [data] allow_empty_labels = true");
@@ -300,6 +318,7 @@ Preparation plan_preparation(const DataConfig& config,
     result.channels.push_back(channel);
   }
 
+  result.slice_size = config.slice_size;
   if (config.spacing == DataConfig::Spacing::kFixed) result.spacing_mm = config.spacing_mm;
   if (config.spacing == DataConfig::Spacing::kMedian) {
     Vector3 medians;

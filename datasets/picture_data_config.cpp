@@ -23,6 +23,7 @@ PictureDataConfig PictureDataConfig::from_table(ConfigTable table,
       c.class_names.size())
     table.fail("classes", "names a class twice");
   c.multi_label = table.boolean("multi_label", false);
+  c.allow_links = table.boolean("allow_links", false);
   c.csv = table.path("csv", "");
   c.path_column = table.text("path_column", "");
   c.label_columns = table.texts("label_columns", {});

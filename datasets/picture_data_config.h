@@ -18,7 +18,12 @@ struct PictureDataConfig {
   std::vector<std::string> class_names;  ///< empty: what the data set says
   bool multi_label = false;
 
-  std::filesystem::path csv;  ///< relative to the folder
+  /// Follow symbolic links that lead out of the folder; else they are refused.
+  bool allow_links = false;
+
+  /// The table and the lists lie in the folder, or where an absolute path says; the paths in them
+  /// lie in the folder.
+  std::filesystem::path csv;
   /// Column names; empty: the usual ones are looked for.
   std::string path_column, patient_column, split_column;
   std::vector<std::string> label_columns;  ///< one; for multi-label one per class

@@ -9,6 +9,7 @@
 
 #include <ATen/ATen.h>
 
+#include "datasets/enclosure.h"
 #include "datasets/npz.h"
 #include "datasets/picture_reader.h"
 #include "vision/core/atomic_file.h"
@@ -25,14 +26,6 @@ std::optional<int64_t> whole_number(const std::string& text) {
   const auto [rest, error] = std::from_chars(text.data(), end, value);
   if (error != std::errc() || rest != end || text.empty()) return std::nullopt;
   return value;
-}
-
-std::optional<Part> part_named(std::string name) {
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  if (name == "train" || name == "training") return Part::kTrain;
-  if (name == "val" || name == "valid" || name == "validation" || name == "dev") return Part::kVal;
-  if (name == "test" || name == "testing") return Part::kTest;
-  return std::nullopt;
 }
 
 // A picture with the class's text, before classes are numbered.
@@ -110,8 +103,11 @@ void read_folders(const PictureDataConfig& config, PictureSource& source) {
 }
 
 // Files that a list or table names: inside the folder, and there.
-bool is_listed_well(const fs::path& list, const std::string& name, PictureSource& source) {
-  const fs::path path = source::inside(source.folder, name, list);
+bool is_listed_well(const fs::path& list,
+                    int64_t line,
+                    const std::string& name,
+                    PictureSource& source) {
+  const fs::path path = source::inside(source.folder, name, list, "line " + std::to_string(line));
   std::error_code ignored;
   if (fs::exists(path, ignored)) return true;
   source.problems.push_back(
@@ -142,7 +138,7 @@ void read_lists(const PictureDataConfig& config, PictureSource& source) {
       std::string path = line.substr(0, space);
       while (!path.empty() && std::isspace(static_cast<unsigned char>(path.back())))
         path.pop_back();
-      if (is_listed_well(list, path, source))
+      if (is_listed_well(list, number, path, source))
         rows.push_back({path, line.substr(space + 1), "", part});
     }
     source.has_splits = source.has_splits || part == Part::kVal;
@@ -227,7 +223,7 @@ void read_csv(const PictureDataConfig& config, PictureSource& source) {
         throw DataError(csv, where + ": slice \"" + cells[slice] + "\" is no number from 0");
       row.slice = *number;
     }
-    if (!is_listed_well(csv, row.path, source)) continue;
+    if (!is_listed_well(csv, static_cast<int64_t>(n) + 1, row.path, source)) continue;
     if (config.multi_label) {
       for (const size_t column : labels) {
         const auto value = whole_number(cells[column]);
@@ -330,6 +326,11 @@ PictureDataConfig::Format recognised(const PictureDataConfig& config) {
   return Format::kFolders;
 }
 
+void refuse_links_out(const PictureDataConfig& config, const PictureSource& source) {
+  source::Enclosure held(config.folder, config.allow_links);
+  for (const PictureItem& item : source.set.items) held.check(config.folder / item.name);
+}
+
 // A patient whose pictures lie in two parts would be learned and asked for at once.
 void check_patients(PictureSource& source) {
   std::map<int64_t, std::set<Part>> parts;
@@ -345,6 +346,14 @@ void check_patients(PictureSource& source) {
 }
 
 }  // namespace
+
+std::optional<Part> part_named(std::string name) {
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (name == "train" || name == "training") return Part::kTrain;
+  if (name == "val" || name == "valid" || name == "validation" || name == "dev") return Part::kVal;
+  if (name == "test" || name == "testing") return Part::kTest;
+  return std::nullopt;
+}
 
 std::vector<std::vector<std::string>> parse_csv(const std::string& text, const fs::path& source) {
   std::vector<std::vector<std::string>> lines;
@@ -422,6 +431,7 @@ PictureSource read_picture_source(const PictureDataConfig& config) {
     throw DataError(config.folder,
                     "holds no pictures of classes. Expected: CLASS/*.png, a labels.csv, "
                     "train.txt with \"path label\" a line, or a MedMNIST .npz");
+  if (format != Format::kMedmnist) refuse_links_out(config, source);
   check_patients(source);
   return source;
 }

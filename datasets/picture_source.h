@@ -35,6 +35,10 @@ struct PictureSource {
 /// be understood at all; what is wrong with single pictures is collected in `problems`.
 PictureSource read_picture_source(const PictureDataConfig& config);
 
+/// The part that a folder or a table's cell of this name means: train or training, val, valid,
+/// validation or dev, test or testing, in whatever case.
+std::optional<Part> part_named(std::string name);
+
 /// The cells of a CSV text, by line: commas, quotes doubled inside quotes, LF or CRLF, a byte order
 /// mark. Throws DataError (path `source`) for a quote that is not closed.
 std::vector<std::vector<std::string>> parse_csv(const std::string& text,

@@ -129,6 +129,20 @@ std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry&
   return order;
 }
 
+std::array<int64_t, 3> prepared_size(const Preparation& preparation, const Geometry& ordered) {
+  std::array<int64_t, 3> size = ordered.size_zyx;
+  if (preparation.slice_size)
+    return {size[0], (*preparation.slice_size)[0], (*preparation.slice_size)[1]};
+  if (!preparation.spacing_mm) return size;
+  for (int i = 0; i < 3; ++i) {
+    const double wanted = (*preparation.spacing_mm)[i];
+    if (wanted <= 0) continue;
+    const double extent = static_cast<double>(size[i]) * ordered.spacing_mm_zyx[i];
+    size[i] = std::max<int64_t>(1, std::llround(extent / wanted));
+  }
+  return size;
+}
+
 double grid_tolerance_mm(const Geometry& geometry) {
   const auto& spacing = geometry.spacing_mm_zyx;
   return *std::min_element(spacing.begin(), spacing.end()) / 20;
@@ -167,6 +181,7 @@ json Preparation::to_json() const {
                  {"spacing_mm", nullptr}};
   if (ignore_value) result["ignore_value"] = *ignore_value;
   if (spacing_mm) result["spacing_mm"] = *spacing_mm;
+  if (slice_size) result["slice_size"] = *slice_size;
   return result;
 }
 
@@ -217,6 +232,11 @@ Preparation Preparation::from_json(const json& text, const std::string& source) 
     throw DataError(source, "field \"slice_axis\" is \"" + axis + "\"; auto, z, y or x");
   if (axis != "auto") result.slice_axis_zyx = static_cast<int>(known - kAxisNames);
   if (!all.at("spacing_mm").is_null()) result.spacing_mm = all.get<Vector3>("spacing_mm");
+  if (text.contains("slice_size")) {
+    result.slice_size = all.get<std::array<int64_t, 2>>("slice_size");
+    if ((*result.slice_size)[0] < 1 || (*result.slice_size)[1] < 1)
+      throw DataError(source, "field \"slice_size\" is not positive");
+  }
   return result;
 }
 
@@ -253,15 +273,15 @@ PreparedCase prepare_case(const std::string& name,
                         .contiguous();
   }
 
-  if (!preparation.spacing_mm) return result;
-  std::array<int64_t, 3> size = result.geometry.size_zyx;
-  for (int i = 0; i < 3; ++i) {
-    const double wanted = (*preparation.spacing_mm)[i];
-    if (wanted <= 0) continue;
-    const double extent = static_cast<double>(size[i]) * result.geometry.spacing_mm_zyx[i];
-    size[i] = std::max<int64_t>(1, std::llround(extent / wanted));
-  }
-  result.image = resample_image(result.image, size, Interpolation::kCubic);
+  const std::array<int64_t, 3> size = prepared_size(preparation, result.geometry);
+  if (size == result.geometry.size_zyx) return result;
+  if (preparation.slice_size && image.full_scale > 0)
+    result.image = at::_upsample_bilinear2d_aa(
+                       result.image.transpose(0, 1), {size[1], size[2]}, /*align_corners=*/false)
+                       .transpose(0, 1)
+                       .contiguous();
+  else
+    result.image = resample_image(result.image, size, Interpolation::kCubic);
   if (result.labels.defined()) result.labels = resample_labels(result.labels, size);
   result.geometry = result.geometry.resized(size);
   return result;

@@ -54,6 +54,8 @@ struct Preparation {
   /// Spacing in mm of the prepared grid, axes ordered as prepared (slice axis first), 0 for an axis
   /// that stays as stored; nothing: all as stored.
   std::optional<Vector3> spacing_mm;
+  /// Height and width of every prepared slice, whatever its own; instead of spacing_mm.
+  std::optional<std::array<int64_t, 2>> slice_size;
 
   int64_t class_count() const { return static_cast<int64_t>(labels.size()); }
   nlohmann::json to_json() const;
@@ -75,6 +77,9 @@ struct PreparedCase {
 /// first, the others as they were.
 std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry& file);
 
+/// The size of the prepared grid, axes ordered as prepared, of a grid in that order.
+std::array<int64_t, 3> prepared_size(const Preparation& preparation, const Geometry& ordered);
+
 /// How far apart, in mm, the grids of an image and its label map (or of two channels) may be at any
 /// corner: a twentieth of the smallest voxel side.
 double grid_tolerance_mm(const Geometry& geometry);
@@ -82,7 +87,8 @@ double grid_tolerance_mm(const Geometry& geometry);
 /// Applies `preparation` to a raw volume, which has the preparation's orientation already. A grey
 /// picture is repeated where three channels are wanted. `labels`, if given, holds file label values
 /// on the same grid. Intensities are normalised on the stored grid, then resampled by cubic
-/// convolution; labels by linear interpolation of each class. Throws DataError (path `name`) for
+/// convolution (pictures brought to slice_size: linearly, averaged where they shrink); labels by
+/// linear interpolation of each class. Throws DataError (path `name`) for
 /// non-finite voxels, a wrong channel count, undeclared labels.
 PreparedCase prepare_case(const std::string& name,
                           const Volume& image,

@@ -63,9 +63,10 @@ std::string file_stamp(const fs::path& folder, const fs::path& file) {
 }
 
 std::string case_stamp(const fs::path& folder, const SourceCase& one) {
-  std::string text = one.name + "\n";
+  std::string text = one.name + "\n" + one.rule.text() + "\n";
   for (const fs::path& file : one.images) text += file_stamp(folder, file);
-  return text + file_stamp(folder, one.labels);
+  for (const fs::path& file : one.mask_files()) text += file_stamp(folder, file);
+  return text;
 }
 
 std::string inputs_of(const DataConfig& config, const DatasetSource& source) {
@@ -114,18 +115,12 @@ void remove_strangers(const fs::path& folder, const DatasetSource& source) {
     if (!ours.contains(entry.path())) fs::remove(entry.path(), ignored);
 }
 
-std::vector<Fold> folds_of(const DataConfig& config, const DatasetSource& source) {
-  if (!source.folds.empty()) return source.folds;
-  std::vector<std::string> names;
-  for (const SourceCase& one : source.cases) names.push_back(one.name);
-  return make_folds(names, config.folds, static_cast<uint32_t>(config.split_seed));
-}
-
 }  // namespace
 
 PrepareReport prepare_dataset(const DataConfig& config, const PrepareOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   DatasetSource source = read_source(config);
+  for (const std::string& note : source.notes) log_info(note);
   const FolderLock lock(config.cache);
   const std::string inputs = inputs_of(config, source);
   PrepareReport report;

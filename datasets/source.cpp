@@ -4,11 +4,14 @@
 #include <cstdlib>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include <nlohmann/json.hpp>
 
 #include "datasets/array_file.h"
 #include "datasets/dataset_json.h"
+#include "datasets/enclosure.h"
+#include "datasets/layouts.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/io/image_file.h"
@@ -19,10 +22,16 @@ namespace fs = std::filesystem;
 
 namespace source {
 
-fs::path inside(const fs::path& folder, const std::string& relative, const fs::path& origin) {
+fs::path inside(const fs::path& folder,
+                const std::string& relative,
+                const fs::path& origin,
+                const std::string& where) {
   const fs::path path = fs::path(relative).lexically_normal();
-  if (relative.empty() || path.is_absolute() || *path.begin() == "..")
-    throw DataError(origin, "the path \"" + relative + "\" does not lie in the data set's folder");
+  if (relative.empty() || path.is_absolute() || *path.begin() == ".." ||
+      relative.find('\0') != std::string::npos)
+    throw DataError(origin,
+                    where + (where.empty() ? "" : ": ") + "the path \"" + relative +
+                        "\" does not lie in the data set's folder");
   return folder / path;
 }
 
@@ -39,15 +48,18 @@ std::vector<fs::path> image_files(const fs::path& folder) {
   return files;
 }
 
-void labels_from_config(const DataConfig& config, DatasetSource& source) {
-  if (config.label_names.empty())
+void labels_from_config(const DataConfig& config,
+                        DatasetSource& source,
+                        const std::vector<std::string>& usual) {
+  const auto& names = config.label_names.empty() ? usual : config.label_names;
+  if (names.empty())
     throw DataError(source.folder,
                     "has no dataset.json that names the classes; name them in the configuration, "
                     "for example [data] labels = [\"background\", \"vessel\"]");
-  for (size_t i = 0; i < config.label_names.size(); ++i) {
+  for (size_t i = 0; i < names.size(); ++i) {
     const auto number = static_cast<int64_t>(i);
     const int64_t value = config.label_values.empty() ? number : config.label_values[i];
-    source.labels.push_back({config.label_names[i], value, default_color(number)});
+    source.labels.push_back({names[i], value, default_color(number)});
   }
   source.values_assumed = config.label_values.empty();
 }
@@ -91,27 +103,30 @@ fs::path find_folder(const DataConfig& config) {
                         "${...} is taken from the environment)");
 }
 
-DataConfig::Format recognise(const fs::path& folder) {
-  const auto has = [&](const char* name) { return fs::exists(folder / name); };
-  const bool decathlon_folders = has("imagesTr") && has("labelsTr");
-  if (has("dataset.json")) {
-    const source::DatasetJson description(folder / "dataset.json");
-    if (description.has("channel_names") || description.has("file_ending"))
-      return DataConfig::Format::kNnunet;
-    if (description.has("training") || description.has("modality")) return DataConfig::Format::kMsd;
-    throw DataError(description.path(),
-                    "has neither \"channel_names\" and \"file_ending\" (nnU-Net) nor \"modality\" "
-                    "and \"training\" (Medical Segmentation Decathlon)");
-  }
-  if (has("images") && (has("masks") || has("labels"))) return DataConfig::Format::kPairs;
-  if (decathlon_folders) return DataConfig::Format::kMsd;
-  if (source::has_array_folders(folder)) return DataConfig::Format::kArrays;
-  if (source::has_acdc_patients(folder)) return DataConfig::Format::kAcdc;
-  throw DataError(folder,
-                  "is no data set that is known. Expected: dataset.json, imagesTr/ and labelsTr/ "
-                  "(nnU-Net or Medical Segmentation Decathlon), images/ with masks/ or labels/, "
-                  "train_npz/ and test_vol_h5/ or ACDC_training_slices/ (array files), or "
-                  "patient001/Info.cfg (ACDC)");
+// What describes the set may not be a link to somewhere else.
+void check_descriptions(const DataConfig& config, const fs::path& folder, source::Enclosure& held) {
+  std::vector<fs::path> names = {"dataset.json", "splits_final.json", "train.txt", "val.txt"};
+  for (const fs::path& list : {config.train_list, config.val_list})
+    if (!list.empty() && list.is_relative()) names.push_back(list);
+  for (const fs::path& name : names)
+    if (std::error_code ignored; fs::is_symlink(folder / name, ignored)) held.check(folder / name);
+}
+
+void report_escapes(DatasetSource& source, source::Enclosure& held) {
+  for (const auto* cases : {&source.cases, &source.test_cases})
+    for (const SourceCase& one : *cases) {
+      std::vector<fs::path> files = one.images;
+      const auto masks = one.mask_files();
+      files.insert(files.end(), masks.begin(), masks.end());
+      for (const fs::path& file : files)
+        if (const std::string what = held.escape(file); !what.empty())
+          source.problems.push_back({file, what, one.name});
+    }
+}
+
+void sort_by_name(std::vector<SourceCase>& cases) {
+  std::sort(
+      cases.begin(), cases.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
 }
 
 std::vector<std::string> names_of(const DatasetSource& source) {
@@ -133,6 +148,14 @@ void read_folds(const DataConfig& config, DatasetSource& source) {
     if (fs::exists(source.folder / "val.txt")) val = source.folder / "val.txt";
   }
 
+  // Lists part the set anew; of the layout's test part they may choose.
+  const std::vector<SourceCase> tests = source.test_cases;
+  if (!splits.empty() || !train.empty()) {
+    source.cases.insert(source.cases.end(), tests.begin(), tests.end());
+    source.test_cases.clear();
+    source.folds.clear();
+    sort_by_name(source.cases);
+  }
   if (!splits.empty()) {
     source.descriptions.push_back(splits);
     source.folds = folds_from_json(source::DatasetJson(splits).json(), splits.string());
@@ -169,6 +192,11 @@ void read_folds(const DataConfig& config, DatasetSource& source) {
     if (!std::binary_search(all.begin(), all.end(), name) && !has_problem(name))
       source.problems.push_back(
           {origin, "lists the case \"" + name + "\", which does not exist", {}});
+  for (const SourceCase& test : tests)
+    if (!chosen.contains(test.name) && (!splits.empty() || !train.empty())) {
+      source.test_cases.push_back(test);
+      std::erase_if(source.cases, [&](const SourceCase& one) { return one.name == test.name; });
+    }
   if (!train.empty()) {
     std::erase_if(source.cases, [&](const SourceCase& one) { return !chosen.contains(one.name); });
     std::erase_if(source.problems, [&](const Problem& problem) {
@@ -181,27 +209,34 @@ void read_folds(const DataConfig& config, DatasetSource& source) {
 
 }  // namespace
 
+std::vector<fs::path> SourceCase::mask_files() const {
+  std::vector<fs::path> files = {labels};
+  files.insert(files.end(), more_masks.begin(), more_masks.end());
+  return files;
+}
+
+std::vector<Fold> folds_of(const DataConfig& config, const DatasetSource& source) {
+  if (!source.folds.empty()) return source.folds;
+  return make_folds(names_of(source), config.folds, static_cast<uint32_t>(config.split_seed));
+}
+
 DatasetSource read_source(const DataConfig& config) {
   DatasetSource source;
   source.folder = find_folder(config);
-  const auto format =
-      config.format == DataConfig::Format::kAuto ? recognise(source.folder) : config.format;
-  switch (format) {
-    case DataConfig::Format::kNnunet:
-      source::read_nnunet(config, source);
-      break;
-    case DataConfig::Format::kMsd:
-      source::read_msd(config, source);
-      break;
-    case DataConfig::Format::kArrays:
-      source::read_arrays(config, source);
-      break;
-    case DataConfig::Format::kAcdc:
-      source::read_acdc(config, source);
-      break;
-    default:
-      source::read_pairs(config, source);
+  source::Enclosure held(source.folder, config.allow_links);
+  check_descriptions(config, source.folder, held);
+  const auto& known = source::layouts();
+  const source::Layout* layout = nullptr;
+  if (config.format == DataConfig::Format::kAuto) {
+    std::string reason;
+    std::tie(layout, reason) = source::recognise(source.folder);
+    source.notes.push_back(source.folder.string() + " is read as \"" + layout->name() +
+                           "\": " + reason);
+  } else {
+    layout = &*std::find_if(
+        known.begin(), known.end(), [&](const auto& one) { return one.format == config.format; });
   }
+  layout->read(config, source);
   if (!config.name.empty()) source.name = config.name;
   if (source.name.empty())
     source.name = fs::absolute(source.folder).lexically_normal().filename().string();
@@ -214,12 +249,12 @@ DatasetSource read_source(const DataConfig& config) {
     throw DataError(source.folder,
                     "declares " + std::to_string(source.labels.size()) +
                         " classes; at most 255 are prepared (labels are stored in 8 bits)");
-  std::sort(source.cases.begin(), source.cases.end(), [](const auto& a, const auto& b) {
-    return a.name < b.name;
-  });
+  sort_by_name(source.cases);
+  sort_by_name(source.test_cases);
   if (source.cases.empty() && source.problems.empty())
     throw DataError(source.folder, "holds no training cases");
   read_folds(config, source);
+  report_escapes(source, held);
   return source;
 }
 

@@ -3,6 +3,8 @@
 #include <set>
 
 #include "datasets/array_file.h"
+#include "datasets/layouts.h"
+#include "datasets/picture_set.h"
 #include "datasets/source.h"
 #include "vision/core/error.h"
 #include "vision/io/image_file.h"
@@ -15,15 +17,18 @@ namespace fs = std::filesystem;
 // Folders of published sets, and which part of the set they hold.
 struct KnownFolder {
   const char* name;
-  bool validates;
+  Part part;
 };
-constexpr KnownFolder kArrayFolders[] = {{"train_npz", false},
-                                         {"test_vol_h5", true},
-                                         {"ACDC_training_slices", false},
-                                         {"ACDC_training_volumes", false},
-                                         {"train", false},
-                                         {"valid", true},
-                                         {"val", true}};
+constexpr KnownFolder kArrayFolders[] = {{"train_npz", Part::kTrain},
+                                         {"test_vol_h5", Part::kVal},
+                                         {"ACDC_training_slices", Part::kTrain},
+                                         {"ACDC_training_volumes", Part::kTrain},
+                                         {"train_slices", Part::kTrain},
+                                         {"val_volumes", Part::kVal},
+                                         {"test_volumes", Part::kTest},
+                                         {"train", Part::kTrain},
+                                         {"valid", Part::kVal},
+                                         {"val", Part::kVal}};
 
 std::vector<fs::path> array_files(const fs::path& folder) {
   std::vector<fs::path> files;
@@ -54,10 +59,18 @@ SliceName slice_name(const std::string& stem) {
           std::stoll(stem.substr(digits))};
 }
 
-bool has_array_folders(const fs::path& folder) {
-  return std::any_of(std::begin(kArrayFolders), std::end(kArrayFolders), [&](const auto& known) {
-    return fs::is_directory(folder / known.name) && !array_files(folder / known.name).empty();
-  });
+std::optional<Evidence> look_for_arrays(const fs::path& folder) {
+  Evidence evidence;
+  for (const auto& known : kArrayFolders) {
+    if (!fs::is_directory(folder / known.name)) continue;
+    const auto files = array_files(folder / known.name);
+    if (files.empty()) continue;
+    evidence.reason += (evidence.reason.empty() ? "" : ", ") + std::string(known.name) + "/" +
+                       files[0].filename().string();
+    evidence.found.insert(known.name);
+  }
+  if (evidence.found.empty()) return std::nullopt;
+  return evidence;
 }
 
 void read_arrays(const DataConfig& config, DatasetSource& source) {
@@ -65,7 +78,8 @@ void read_arrays(const DataConfig& config, DatasetSource& source) {
   labels_from_config(config, source);
   std::map<std::string, SourceCase> cases;
   Fold fold;
-  for (const auto& [folder, validates] : kArrayFolders) {
+  std::set<std::string> tests;
+  for (const auto& [folder, part] : kArrayFolders) {
     if (!fs::is_directory(source.folder / folder)) continue;
     std::map<std::string, std::map<int64_t, fs::path>> groups;
     for (const fs::path& file : array_files(source.folder / folder)) {
@@ -81,32 +95,34 @@ void read_arrays(const DataConfig& config, DatasetSource& source) {
       const auto [place, added] = cases.emplace(name, one);
       // The same case as slices and as a volume: the volume is the whole of it.
       if (!added && slices.begin()->first < 0) place->second = one;
-      if (added) (validates ? fold.val : fold.train).push_back(name);
+      if (!added) continue;
+      if (part == Part::kTest)
+        tests.insert(name);
+      else
+        (part == Part::kVal ? fold.val : fold.train).push_back(name);
     }
   }
-  for (auto& [name, one] : cases) source.cases.push_back(std::move(one));
+  for (auto& [name, one] : cases)
+    (tests.contains(name) ? source.test_cases : source.cases).push_back(std::move(one));
   if (!fold.train.empty() && !fold.val.empty()) source.folds = {fold};
 }
 
 // patient001/patient001_frame01.nii.gz with patient001_frame01_gt.nii.gz, as the challenge gives
 // them out. Info.cfg names the frames at the end of diastole and systole.
-bool has_acdc_patients(const fs::path& folder) {
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_directory() && fs::exists(entry.path() / "Info.cfg") &&
-        entry.path().filename().string().starts_with("patient"))
-      return true;
-  return false;
+std::optional<Evidence> look_for_acdc(const fs::path& folder) {
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(folder, failed)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("patient") && fs::exists(entry.path() / "Info.cfg"))
+      return Evidence{"folders of patients with Info.cfg", {"patients"}};
+  }
+  return std::nullopt;
 }
 
 void read_acdc(const DataConfig& config, DatasetSource& source) {
   source.format = "acdc";
-  if (config.label_names.empty())
-    for (const char* name : {"background", "right ventricle", "myocardium", "left ventricle"}) {
-      const auto value = static_cast<int64_t>(source.labels.size());
-      source.labels.push_back({name, value, default_color(value)});
-    }
-  else
-    labels_from_config(config, source);
+  labels_from_config(
+      config, source, {"background", "right ventricle", "myocardium", "left ventricle"});
   for (const auto& patient : fs::directory_iterator(source.folder)) {
     if (!patient.is_directory() || !fs::exists(patient.path() / "Info.cfg")) continue;
     for (const fs::path& file : image_files(patient.path())) {

@@ -18,10 +18,14 @@ void cases_from_json(const DatasetJson& description, DatasetSource& source) {
     const std::string field = "training[" + std::to_string(i) + "]";
     SourceCase one;
     try {
-      one.images = {
-          inside(source.folder, list[i].at("image").get<std::string>(), description.path())};
-      one.labels =
-          inside(source.folder, list[i].at("label").get<std::string>(), description.path());
+      const auto listed = [&](const char* name) {
+        return inside(source.folder,
+                      list[i].at(name).get<std::string>(),
+                      description.path(),
+                      "field \"" + field + "." + name + "\"");
+      };
+      one.images = {listed("image")};
+      one.labels = listed("label");
     } catch (const nlohmann::json::exception&) {
       description.fail(field, "must hold \"image\" and \"label\", both files");
     }

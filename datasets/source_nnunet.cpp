@@ -35,10 +35,15 @@ void cases_from_json(const DatasetJson& description, DatasetSource& source) {
     const std::string field = "dataset." + name;
     SourceCase one{name, {}, {}};
     try {
+      const auto listed = [&](const auto& file, const std::string& where) {
+        return inside(source.folder,
+                      file.template get<std::string>(),
+                      description.path(),
+                      "field \"" + field + "." + where + "\"");
+      };
       for (const auto& image : content.at("images"))
-        one.images.push_back(inside(source.folder, image.get<std::string>(), description.path()));
-      one.labels =
-          inside(source.folder, content.at("label").get<std::string>(), description.path());
+        one.images.push_back(listed(image, "images[" + std::to_string(one.images.size()) + "]"));
+      one.labels = listed(content.at("label"), "label");
     } catch (const nlohmann::json::exception&) {
       description.fail(field, "must hold \"images\" (a list of files) and \"label\" (a file)");
     }

@@ -388,18 +388,12 @@ class Prediction {
     header.geometry =
         reoriented(header.geometry, reorientation(header.geometry, preparation_.orientation_xyz));
     const int64_t voxels = header.geometry.voxel_count();
-    double prepared = static_cast<double>(voxels);
-    if (preparation_.spacing_mm) {
-      Vector3 stored = header.geometry.spacing_mm_zyx, wanted = *preparation_.spacing_mm;
-      const int axis = slice_axis(header.geometry);
-      std::rotate(stored.begin(), stored.begin() + axis, stored.begin() + axis + 1);
-      for (int i = 0; i < 3; ++i)
-        if (wanted[i] > 0) prepared *= stored[i] / wanted[i];
-    }
+    const auto prepared = prepared_size(
+        preparation_, header.geometry.permuted(prepared_axes(preparation_, header.geometry)));
     const int64_t needed =
         prediction_memory_bytes(static_cast<int64_t>(preparation_.channels.size()),
                                 voxels,
-                                static_cast<int64_t>(prepared),
+                                prepared[0] * prepared[1] * prepared[2],
                                 options_.inference.memory_bytes);
     if (needed > options_.max_memory_bytes)
       throw DataError(input.files[0],

@@ -3,11 +3,11 @@
 #include <ATen/Functions.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <hdf5.h>
 
 #include "datasets/array_file.h"
 #include "datasets/case_scan.h"
 #include "datasets/source.h"
+#include "tests/support/made_arrays.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -20,24 +20,7 @@ namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-void put_array(hid_t file, const char* name, const at::Tensor& values) {
-  std::vector<hsize_t> sizes;
-  for (const int64_t size : values.sizes()) sizes.push_back(static_cast<hsize_t>(size));
-  const hid_t space = H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr);
-  const hid_t type = values.scalar_type() == at::kFloat ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT8;
-  const hid_t array = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-  H5Dwrite(array, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.contiguous().const_data_ptr());
-  H5Dclose(array);
-  H5Sclose(space);
-}
-
-void write_arrays(const fs::path& path, const at::Tensor& image, const at::Tensor& label) {
-  fs::create_directories(path.parent_path());
-  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-  put_array(file, "image", image);
-  if (label.defined()) put_array(file, "label", label);
-  H5Fclose(file);
-}
+using test::write_hdf5;
 
 DataConfig config_of(const fs::path& folder, const std::string& more) {
   return DataConfig::from_table(
@@ -51,10 +34,10 @@ TEST(ArraySources, PutSlicesTogetherInNumericalOrderAndScoreTheVolumes) {
   const fs::path folder = test::scratch_folder();
   // Written 11 before 2, as names sort; values tell the order.
   for (const int slice : {11, 2, 0})
-    write_arrays(folder / ("train_npz/case0005_slice" + std::to_string(slice) + ".h5"),
-                 at::full({3, 4}, slice, at::kFloat),
-                 at::full({3, 4}, slice % 3, at::kByte));
-  write_arrays(
+    test::write_npz(folder / ("train_npz/case0005_slice" + std::to_string(slice) + ".npz"),
+                    at::full({3, 4}, slice, at::kFloat),
+                    at::full({3, 4}, slice % 3, at::kByte));
+  write_hdf5(
       folder / "test_vol_h5/case0001.npy.h5", at::rand({5, 3, 4}), at::zeros({5, 3, 4}, at::kByte));
   const DatasetSource source = read_source(config_of(folder, kThreeLabels));
   EXPECT_EQ(source.format, "arrays");
@@ -75,14 +58,14 @@ TEST(ArraySources, PutSlicesTogetherInNumericalOrderAndScoreTheVolumes) {
 TEST(ArraySources, TakeTheWholeVolumeBesideItsSlicesAndListsOfSlices) {
   const fs::path folder = test::scratch_folder();
   for (int slice = 1; slice <= 2; ++slice)
-    write_arrays(
+    write_hdf5(
         folder / ("ACDC_training_slices/patient001_frame01_slice_" + std::to_string(slice) + ".h5"),
         at::rand({3, 4}),
         at::zeros({3, 4}, at::kByte));
   for (const char* name : {"patient001_frame01", "patient002_frame12"})
-    write_arrays(folder / "ACDC_training_volumes" / (std::string(name) + ".h5"),
-                 at::rand({2, 3, 4}),
-                 at::zeros({2, 3, 4}, at::kByte));
+    write_hdf5(folder / "ACDC_training_volumes" / (std::string(name) + ".h5"),
+               at::rand({2, 3, 4}),
+               at::zeros({2, 3, 4}, at::kByte));
   write_text_atomically(folder / "train_slices.list",
                         "patient001_frame01_slice_1\npatient001_frame01_slice_2\n");
   write_text_atomically(folder / "val.list", "patient002_frame12\n");
@@ -93,6 +76,19 @@ TEST(ArraySources, TakeTheWholeVolumeBesideItsSlicesAndListsOfSlices) {
   EXPECT_EQ(source.cases[0].images.size(), 1u);
   EXPECT_THAT(source.folds.at(0).train, ElementsAre("patient001_frame01"));
   EXPECT_THAT(source.folds.at(0).val, ElementsAre("patient002_frame12"));
+}
+
+TEST(ArraySources, ReadTheRealSlicesAndVolumes) {
+  VIREO_REQUIRE_REAL_DATA(folder, "acdc_h5");
+  const DatasetSource source = read_source(
+      config_of(folder, "labels = [\"background\", \"right\", \"myocardium\", \"left\"]\n"));
+  EXPECT_TRUE(source.problems.empty());
+  ASSERT_EQ(source.folds.size(), 1u);
+  EXPECT_EQ(source.folds[0].train.size(), 8u);
+  EXPECT_EQ(source.folds[0].val.size(), 4u);
+  const RawCase raw = read_case(source.cases[0]);
+  EXPECT_EQ(raw.image.geometry.size_zyx, raw.labels.geometry.size_zyx);
+  EXPECT_LE(raw.labels.values.max().item<int64_t>(), 3);
 }
 
 TEST(ArraySources, NameTheCaseOfEveryPublishedSliceName) {
@@ -137,9 +133,9 @@ TEST(ArrayFile, SaysWhatIsMissingOrWrong) {
     }
     return std::string();
   };
-  write_arrays(path, at::rand({3, 4}), {});
+  write_hdf5(path, at::rand({3, 4}), {});
   EXPECT_THAT(message(read_array_labels), HasSubstr("holds image; an array \"label\""));
-  write_arrays(path, at::rand({2, 3, 4, 5}), at::rand({3, 4}));
+  write_hdf5(path, at::rand({2, 3, 4, 5}), at::rand({3, 4}));
   EXPECT_THAT(message(read_array_image), HasSubstr("4 dimensions"));
   EXPECT_THAT(message(read_array_labels), HasSubstr("no whole numbers"));
   write_text_atomically(path, "no archive");

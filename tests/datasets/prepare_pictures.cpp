@@ -8,6 +8,7 @@
 
 #include "datasets/picture_reader.h"
 #include "datasets/picture_source.h"
+#include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -185,6 +186,36 @@ TEST(PreparePictures, ReadsDicomSlicesThatATableOrAFolderHolds) {
     EXPECT_EQ(picture.max().item<int64_t>(), 255) << "stretched from its values in HU";
     EXPECT_GT(picture.to(at::kFloat).std().item<float>(), 20);
   }
+}
+
+TEST(PreparePictures, RefusePathsAndLinksOutOfTheFolder) {
+  const fs::path root = test::scratch_folder(), folder = root / "set";
+  write_png(folder / "a.png", flat(1, 10));
+  write_png(root / "secret.png", flat(1, 20));
+  const auto refusal = [&](const std::string& more = "") {
+    try {
+      read_picture_source(config_of(folder, more));
+    } catch (const DataError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  for (const std::string path : {"../secret.png", "/etc/passwd", "b/../../secret.png"}) {
+    const std::string named = "the path \"" + path + "\" does not lie in the data set's folder";
+    write_text_atomically(folder / "labels.csv", "path,label\na.png,x\n" + path + ",y\n");
+    EXPECT_THAT(refusal("format = \"csv\""), HasSubstr("labels.csv: line 3: " + named));
+    write_text_atomically(folder / "train.txt", "a.png 0\n\n" + path + " 1\n");
+    EXPECT_THAT(refusal("format = \"lists\""), HasSubstr("train.txt: line 3: " + named));
+  }
+  fs::create_symlink("../secret.png", folder / "link.png");
+  const std::string out = "link.png: is a symbolic link, or lies behind one, that leads out";
+  write_text_atomically(folder / "labels.csv", "path,label\na.png,x\nlink.png,y\n");
+  EXPECT_THAT(refusal("format = \"csv\""), HasSubstr(out));
+  EXPECT_EQ(refusal("format = \"csv\"\nallow_links = true"), "accepted");
+  write_png(folder / "classes/x/1.png", flat(1, 10));
+  fs::create_symlink(root / "secret.png", folder / "classes/x/link.png");
+  EXPECT_THAT(test::message_of([&] { read_picture_source(config_of(folder / "classes")); }),
+              HasSubstr("x/" + out));
 }
 
 TEST(ReadClassifiedPicture, TakesSixteenBitsByTheirFullScaleOrStretched) {

@@ -218,7 +218,7 @@ TEST(PairsSource, MatchesPicturesAndMasksByName) {
   fs::remove(folder / "masks/nuc_0.png");
   fs::remove(folder / "images/nuc_2.png");
   EXPECT_THAT(problems(read_source(config_for(folder, labels))),
-              ElementsAre("images/nuc_0.png: has no partner in masks/",
+              ElementsAre(HasSubstr("images/nuc_0.png: has no partner in masks/; [data] mask_name"),
                           "masks/nuc_2.png: has no partner in images/"));
 }
 
@@ -230,7 +230,7 @@ TEST(PairsSource, AsksForTheClasses) {
 
 TEST(Source, SaysWhatItExpectedOfAnUnknownFolder) {
   const fs::path folder = test::scratch_folder();
-  EXPECT_THAT(refusal(config_for(folder)), HasSubstr("is no data set that is known. Expected:"));
+  EXPECT_THAT(refusal(config_for(folder)), HasSubstr("is no data set that is known. Looked for:"));
   EXPECT_THAT(refusal(config_for(folder / "nowhere")), HasSubstr("nowhere: does not exist"));
   test::write_text(folder / "dataset.json", "{}");
   EXPECT_THAT(refusal(config_for(folder)), HasSubstr("has neither \"channel_names\""));

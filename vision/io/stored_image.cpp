@@ -136,7 +136,8 @@ Volume to_labels(const std::filesystem::path& path, const StoredImage& stored) {
         if (in[i * components + c] != value)
           throw DataError(path,
                           "is a colour picture; a label map holds one number per pixel. Save the "
-                          "class numbers as grey values");
+                          "class numbers as grey values; a data set of masks in colours is "
+                          "prepared with [data] masks = \"colors\" and label_colors");
       if (scaled) {
         const double label = stored.slope * static_cast<double>(value) + stored.intercept;
         if (!fits_label(label)) refuse_label(path, label);
