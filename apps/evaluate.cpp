@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/case_evaluation.h"
 #include "apps/engine/classifier.h"
 #include "apps/engine/evaluation.h"
 #include "apps/engine/evaluation_files.h"
@@ -186,10 +187,15 @@ std::vector<ReportPicture> pictures_of(const std::vector<CasePair>& pairs,
   return pictures;
 }
 
-void run(const EvaluationRequest& request) {
+ScoringOptions scoring_of(const EvaluationRequest& request) {
   ScoringOptions options;
   options.protocol = request.protocol == "transunet" ? Protocol::kTransUnet : Protocol::kStrict;
   options.nsd_tolerance_mm = request.nsd_tolerance_mm;
+  return options;
+}
+
+void run(const EvaluationRequest& request) {
+  ScoringOptions options = scoring_of(request);
   const std::vector<CasePair> pairs = pair_cases(
       request.predictions,
       request.truths,
@@ -241,7 +247,7 @@ void add_evaluate(CLI::App& app) {
   CLI::App* verb = app.add_subcommand(
       "evaluate",
       "Score label maps against the truth (Dice, IoU, HD95, ASSD, NSD, volumes, in mm), or a "
-      "trained classifier on a data set");
+      "trained model on a data set");
   verb->footer(
       "Cases are paired by file name (.nii.gz, .nrrd, .mha, .png, ...); the grids must agree. "
       "Leaves\n"
@@ -249,6 +255,12 @@ void add_evaluate(CLI::App& app) {
       "Example:\n"
       "  vireo evaluate predictions data/phantom/labelsTs --labels data/phantom/dataset.json \\\n"
       "      --images data/phantom/imagesTs --output scores\n\n"
+      "PREDICTIONS may also be a segmenter's checkpoint and TRUTHS the configuration (.toml) of a\n"
+      "data set: its cases (--part, --fold) are segmented on their own grids and scored against\n"
+      "the data set's own truth, whatever its files are (HDF5, several masks, JPEG masks).\n\n"
+      "Example:\n"
+      "  vireo evaluate runs/segmentation/synapse/rwkv_unet_b/checkpoint_best.safetensors \\\n"
+      "      configs/segmentation/synapse/rwkv_unet_b.toml --protocol transunet --output scores\n\n"
       "For classification PREDICTIONS is a checkpoint and TRUTHS a configuration (.toml), a\n"
       "prepared cache or a data set. Leaves results.json, results.csv (timm's columns first),\n"
       "predictions.csv and report.html.\n\n"
@@ -285,10 +297,10 @@ void add_evaluate(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   verb->add_option("--seed", request->seed, "Seed of the bootstrap intervals")
       ->capture_default_str();
-  verb->add_option("--part", pictures->part, "Classification: the part of the data set to score")
+  verb->add_option("--part", pictures->part, "With a checkpoint: the part of the data set to score")
       ->check(CLI::IsMember({"auto", "train", "val", "test"}))
       ->capture_default_str();
-  verb->add_option("--fold", pictures->fold, "Classification: the fold that was held out")
+  verb->add_option("--fold", pictures->fold, "With a checkpoint: the fold that was held out")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb->add_option("--specificity",
@@ -299,18 +311,32 @@ void add_evaluate(CLI::App& app) {
   verb->add_option("--batch", pictures->batch_size, "Classification: pictures per batch")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb->add_option("--device", pictures->device, "Classification: where the network runs")
+  verb->add_option("--device", pictures->device, "With a checkpoint: where the network runs")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   verb->callback([request, pictures] {
     if (request->predictions.extension() != ".safetensors") return run(*request);
-    if (!is_classifier(request->predictions))
-      throw DataError(request->predictions,
-                      "segments; give its label maps, which `vireo predict` writes, to be scored");
+    const fs::path output = request->output.empty()
+                                ? request->predictions.parent_path() / "evaluation"
+                                : request->output;
+    if (!is_classifier(request->predictions)) {
+      if (request->truths.extension() != ".toml")
+        throw DataError(request->predictions,
+                        "segments; give a data set's configuration (.toml) to score it on, or its "
+                        "label maps, which `vireo predict` writes");
+      return evaluate_cases({request->predictions,
+                             request->truths,
+                             output,
+                             pictures->part,
+                             pictures->fold,
+                             pictures->device,
+                             scoring_of(*request),
+                             request->spacing_zyx,
+                             request->seed});
+    }
     pictures->checkpoint = request->predictions;
     pictures->data = request->truths;
-    pictures->output = request->output.empty() ? request->predictions.parent_path() / "evaluation"
-                                               : request->output;
+    pictures->output = output;
     pictures->seed = request->seed;
     evaluate_pictures(*pictures);
   });
