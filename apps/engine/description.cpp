@@ -1,7 +1,6 @@
 #include "apps/engine/description.h"
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 
 #include <ATen/Context.h>
@@ -12,25 +11,13 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include "kernels/bench/machine.h"
 #include "models/cost.h"
 #include "models/registry.h"
 #include "vision/core/config_table.h"
 
 namespace vireo {
 namespace {
-
-namespace fs = std::filesystem;
-
-// The value of the first "name : value" line of /proc/cpuinfo.
-std::string processor_field(const std::string& name) {
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);) {
-    const size_t colon = line.find(':');
-    if (line.rfind(name, 0) == 0 && colon != std::string::npos)
-      return colon + 2 < line.size() ? line.substr(colon + 2) : "";
-  }
-  return "";
-}
 
 // Which of the instruction sets that matter here the processor has.
 std::vector<std::string> instruction_sets() {
@@ -46,18 +33,6 @@ std::vector<std::string> instruction_sets() {
   for (const auto& [flag, name] : wanted)
     if (std::find(having.begin(), having.end(), flag) != having.end()) found.emplace_back(name);
   return found;
-}
-
-std::vector<std::string> graphics_cards() {
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& card : fs::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
-    std::ifstream in(card.path() / "information");
-    for (std::string line; std::getline(in, line);)
-      if (line.rfind("Model:", 0) == 0)
-        names.push_back(line.substr(std::min(line.size(), line.find_first_not_of(" \t", 6))));
-  }
-  return names;
 }
 
 Description cuda() {

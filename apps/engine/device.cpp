@@ -1,12 +1,10 @@
 #include "apps/engine/device.h"
 
 #include <algorithm>
-#include <limits>
 #include <thread>
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
-#include <malloc.h>
 
 #include "vision/core/error.h"
 
@@ -25,14 +23,6 @@ int64_t choose_batch_threads(int64_t asked, at::Device device) {
   const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
   return device.is_cuda() ? std::clamp<int64_t>(cores - 1, 1, 12)
                           : std::clamp<int64_t>(cores / 4, 1, 4);
-}
-
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest that glibc accepts
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_TOP_PAD, 64 << 20);
-#endif
 }
 
 Autocast::Autocast(bool on, at::DeviceType device) : on_(on), device_(device) {
