@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kernels/bench/machine.h"
+#include "kernels/cuda_loader.h"
 #include "models/cost.h"
 #include "models/registry.h"
 #include "vision/core/config_table.h"
@@ -37,7 +38,7 @@ std::vector<std::string> instruction_sets() {
 
 Description cuda() {
   const auto cards = graphics_cards();
-  if (at::hasCUDA()) return {{"usable", true}, {"devices", cards}};
+  if (load_cuda_kernels() && at::hasCUDA()) return {{"usable", true}, {"devices", cards}};
   std::string why = "this machine has no NVIDIA device";
 #ifndef VIREO_CUDA
   if (!cards.empty())

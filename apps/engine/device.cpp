@@ -6,15 +6,17 @@
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 
+#include "kernels/cuda_loader.h"
 #include "vision/core/error.h"
 
 namespace vireo {
 
 at::Device choose_device(const std::string& device) {
   if (device == "cpu") return at::kCPU;
-  if (at::hasCUDA()) return at::Device(at::kCUDA, 0);
+  if (load_cuda_kernels() && at::hasCUDA()) return at::Device(at::kCUDA, 0);
   if (device == "cuda")
-    throw Error("train.device is \"cuda\", but there is no usable CUDA device; see `vireo info`");
+    throw Error(
+        "the device \"cuda\" was asked for, but there is none that is usable; see `vireo info`");
   return at::kCPU;
 }
 
