@@ -9,8 +9,8 @@
 #include "apps/engine/checkpoint.h"
 #include "apps/engine/classified.h"
 #include "apps/engine/device.h"
+#include "apps/engine/trained_model.h"
 #include "datasets/picture_batches.h"
-#include "models/weights/state_dict.h"
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
@@ -55,20 +55,14 @@ TrainedClassifier load_classifier(const std::filesystem::path& path) {
     trained.preprocessing = PicturePreprocessing::from_json(json("picture"), path.string());
     trained.class_names = json("classes").get<std::vector<std::string>>();
     trained.multi_label = json("multi_label").get<bool>();
-    const auto shape = json("model_shape");
-    ConfigTable table = ConfigTable::from_text(text("model"), path.string() + " (model)");
-    trained.model_name = table.text("name");
-    trained.model = create_model(
-        table, {shape.at("input_channels").get<int64_t>(), shape.at("class_count").get<int64_t>()});
+    trained.model_name =
+        ConfigTable::from_text(text("model"), path.string() + " (model)").text("name");
   } catch (const nlohmann::json::exception& error) {
     throw DataError(path, std::string("has broken metadata: ") + error.what());
   }
+  trained.model = network_of(checkpoint, path);
   if (trained.model->class_count() != static_cast<int64_t>(trained.class_names.size()))
     throw DataError(path, "names another number of classes than its network has");
-  load_state(*trained.model,
-             checkpoint.average.empty() ? checkpoint.model : checkpoint.average,
-             path.string());
-  trained.model->eval();
   return trained;
 }
 
