@@ -102,13 +102,6 @@ Description describe_dataset(const fs::path& path) {
   return result;
 }
 
-bool has_dicom(const fs::path& folder) {
-  for (const auto& entry :
-       fs::recursive_directory_iterator(folder, fs::directory_options::skip_permission_denied))
-    if (entry.is_regular_file() && is_dicom(entry.path())) return true;
-  return false;
-}
-
 void add_lists(const fs::path& path, Description& result) {
   for (const char* list : {"train.txt", "val.txt", "test.txt"})
     if (fs::is_regular_file(path / list)) result[list] = count_lines(path / list);
@@ -275,7 +268,7 @@ Description describe_folder(const fs::path& path) {
   } else {
     std::map<std::string, int64_t> kinds;
     count_images(path, &kinds);
-    const bool dicom = has_dicom(path);
+    const bool dicom = !dicom_files(path).empty();
     if (dicom) result = describe_dicom(path);
     if (kinds.empty() && !dicom)
       throw DataError(path,

@@ -50,6 +50,7 @@ using Groups = std::map<std::string, std::map<int64_t, std::vector<fs::path>>>;
 InputCases dicom_cases(const fs::path& input) {
   InputCases found;
   DicomScan scan = scan_dicom(input);
+  refuse_without_series(input, scan);
   for (DicomSeries& series : scan.series) {
     InputCase one{series.name, {}, {}};
     for (const DicomFile& file : series.files) one.files.push_back(file.path);

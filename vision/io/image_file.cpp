@@ -52,8 +52,8 @@ bool is_dicom_file(const fs::path& path) {
 // A file's one volume or picture.
 DicomSeries only_series(const fs::path& path) {
   DicomScan scan = scan_dicom(path);
-  if (scan.series.empty())
-    throw DataError(path, scan.left_out.empty() ? "holds no image" : scan.left_out[0]);
+  refuse_without_series(path, scan);
+  if (scan.series.empty()) throw DataError(path, "holds no image");
   if (scan.series.size() > 1)
     throw DataError(path,
                     "holds " + std::to_string(scan.series.size()) +

@@ -56,6 +56,9 @@ void arrange_slices(DicomSeries& series);
 /// passed over in silence. Throws DataError when there is no such path.
 DicomScan scan_dicom(const std::filesystem::path& path);
 
+/// Throws DataError saying why nothing was found at `path`, where there are reasons.
+void refuse_without_series(const std::filesystem::path& path, const DicomScan& scan);
+
 /// Reads a series as float32 [C, Z, Y, X], z along the slices' normal. Throws DataError with all
 /// problems that `allowed` does not mend, naming the option that would.
 Volume read_dicom_series(const DicomSeries& series, const DicomAllowances& allowed = {});
