@@ -14,6 +14,7 @@
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/progress.h"
 #include "vision/core/safetensors.h"
 
@@ -51,7 +52,7 @@ TrainedClassifier load_classifier(const std::filesystem::path& path) {
   };
   TrainedClassifier trained;
   try {
-    const auto json = [&](const std::string& key) { return nlohmann::json::parse(text(key)); };
+    const auto json = [&](const std::string& key) { return parse_json(text(key), path); };
     trained.preprocessing = PicturePreprocessing::from_json(json("picture"), path.string());
     trained.class_names = json("classes").get<std::vector<std::string>>();
     trained.multi_label = json("multi_label").get<bool>();

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "vision/core/atomic_file.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/sha256.h"
 
@@ -123,8 +124,8 @@ PredictionRecord::PredictionRecord(fs::path folder, nlohmann::json run)
 
 void PredictionRecord::load_earlier() {
   try {
-    const auto manifest = nlohmann::json::parse(read_text(folder_ / "manifest.json"));
-    const auto statistics = nlohmann::json::parse(read_text(folder_ / "statistics.json"));
+    const auto manifest = parse_json(read_text(folder_ / "manifest.json"), folder_);
+    const auto statistics = parse_json(read_text(folder_ / "statistics.json"), folder_);
     if (manifest.at("settings") != run_.at("settings") ||
         manifest.at("models") != run_.at("models")) {
       log_info(

@@ -5,6 +5,7 @@
 #include "models/weights/state_dict.h"
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo {
 namespace {
@@ -42,7 +43,7 @@ TrainedModel load_trained_model(const std::filesystem::path& path) {
   const auto text = [&](const std::string& key) { return metadata_entry(checkpoint, key, path); };
   TrainedModel trained;
   try {
-    const auto json = [&](const std::string& key) { return nlohmann::json::parse(text(key)); };
+    const auto json = [&](const std::string& key) { return parse_json(text(key), path); };
     trained.preparation = Preparation::from_json(json("preparation"), path.string());
     trained.window_yx = json("window_yx").get<std::array<int64_t, 2>>();
     trained.neighbours = json("neighbours").get<int64_t>();
