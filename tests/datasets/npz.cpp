@@ -26,8 +26,8 @@ std::string little(uint32_t value, int bytes) {
 std::string npy(const std::string& type, const std::string& shape, const std::string& data) {
   std::string header =
       "{'descr': '" + type + "', 'fortran_order': False, 'shape': " + shape + ", }";
-  header.resize(118, ' ');
-  return "\x93NUMPY" + std::string("\1\0", 2) + little(118, 2) + header + data;
+  header.resize(246, ' ');
+  return "\x93NUMPY" + std::string("\1\0", 2) + little(246, 2) + header + data;
 }
 
 std::string deflated(const std::string& bytes) {
@@ -87,6 +87,16 @@ TEST(NpzFile, RefusesWhatItsSizesOrTypesCannotBe) {
               ThrowsMessage<DataError>(HasSubstr("fewer values than its shape says")));
   EXPECT_THAT([&] { read(archive(npy("|u1", "(1,)", "x"), true, 0xf0000000)); },
               ThrowsMessage<DataError>(HasSubstr("cannot be true")));
+  // No memory is asked for, but strides and byte counts would overflow.
+  EXPECT_THAT([&] { read(archive(npy("<f8", "(0, 1000000000000, 1000000000000)", ""), false)); },
+              ThrowsMessage<DataError>(HasSubstr("fewer values than its shape says")));
+  EXPECT_EQ(NpzFile::open(archive(npy("<f8", "(0, 1)", ""), false)).array("a").numel(), 0);
+  std::string ones = "1";
+  for (int i = 0; i < 64; ++i) ones += ",1";
+  EXPECT_THAT([&] { read(archive(npy("|u1", "(" + ones + ")", "x"), false)); },
+              ThrowsMessage<DataError>(HasSubstr("more dimensions than NumPy allows")));
+  EXPECT_THAT([&] { read(archive(npy("|b1", "(2,)", "\1\2"), false)); },
+              ThrowsMessage<DataError>(HasSubstr("truth values other than 0 and 1")));
   EXPECT_THAT([&] { read(archive(npy("|O", "(1,)", "x"), false)); },
               ThrowsMessage<DataError>(HasSubstr("element type |O")));
   EXPECT_THAT([&] { read(archive("nothing", false)); },
