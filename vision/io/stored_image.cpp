@@ -81,7 +81,8 @@ bool fits_int16(float value) {
 template <typename T>
 bool fits_label(T value) {
   if constexpr (std::is_floating_point_v<T>) {
-    return value == std::floor(value) && std::abs(value) <= std::numeric_limits<int32_t>::max();
+    // 2^31 itself: the largest int32 has no float.
+    return value == std::floor(value) && value >= -0x1p31 && value < 0x1p31;
   } else {
     return std::in_range<int32_t>(value);
   }
