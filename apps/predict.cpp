@@ -15,6 +15,7 @@
 #include "apps/pictures.h"
 #include "apps/verbs.h"
 #include "models/cost.h"
+#include "models/inference.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
 
@@ -62,6 +63,7 @@ struct PredictArguments {
   std::string device = "auto";
   bool evidence = false;
   double temperature = 1;
+  std::string precision = "fp32";
 };
 
 // This process's own command line.
@@ -89,6 +91,7 @@ void run(const PredictArguments& arguments) {
   if (arguments.tta) options.inference.mirroring = true;
   if (arguments.no_tta) options.inference.mirroring = false;
   options.inference.device = choose_device(arguments.device);
+  options.inference.precision = precision_named(arguments.precision);
   options.inference.memory_bytes =
       static_cast<int64_t>(arguments.batch_memory_gib * static_cast<double>(1 << 30));
   options.max_memory_bytes =
@@ -103,6 +106,7 @@ void run(const PredictArguments& arguments) {
     if (options.inference.batch > 0) request.batch_size = options.inference.batch;
     request.temperature = arguments.temperature;
     request.evidence = arguments.evidence;
+    request.precision = options.inference.precision;
     return predict_pictures(request);
   }
   std::vector<TrainedModel> models;
@@ -110,6 +114,7 @@ void run(const PredictArguments& arguments) {
     models.push_back(load_trained_model(file));
     TrainedModel& trained = models.back();
     trained.model->to(options.inference.device);
+    trained.model = prepare_for_inference(trained.model, options.inference.precision);
     trained.activation_bytes_per_pixel = measured_activation_bytes_per_pixel(*trained.model);
   }
   const PredictionSummary summary = predict(models, options);
@@ -163,6 +168,11 @@ void add_predict(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   verb->add_option("--device", arguments->device, "Where the network runs")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  verb->add_option("--precision",
+                   arguments->precision,
+                   "Of the network on the CPU: fp32; bf16 (16 bits); int8 (weights of 8 bits)")
+      ->check(CLI::IsMember({"fp32", "bf16", "int8"}))
       ->capture_default_str();
   verb->add_flag("--probabilities",
                  prediction.probabilities,

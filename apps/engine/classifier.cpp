@@ -11,6 +11,7 @@
 #include "apps/engine/device.h"
 #include "apps/engine/trained_model.h"
 #include "datasets/picture_batches.h"
+#include "models/inference.h"
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
@@ -72,8 +73,10 @@ ClassificationRun classify(const TrainedClassifier& classifier,
                            const std::vector<int64_t>& items,
                            at::Device device,
                            int64_t batch_size,
-                           int64_t threads) {
+                           int64_t threads,
+                           Arithmetic precision) {
   const at::NoGradGuard no_grad;
+  const auto network = prepare_for_inference(classifier.model, precision);
   const PictureRows rows(set, items, classifier.preprocessing, batch_size);
   BatchLoader batches([&](int64_t i) { return rows.make(i); },
                       0,
@@ -88,7 +91,7 @@ ClassificationRun classify(const TrainedClassifier& classifier,
     throw_if_interrupted("nothing was written");
     const Batch batch = batches.next();
     const Clock::time_point before = Clock::now();
-    append_logits(classifier.model->forward(batch.image.to(device)), run.logits);
+    append_logits(network->forward(batch.image.to(device)), run.logits);
     run.network_seconds += seconds_since(before);
     progress.advance(batch.image.size(0));
   }

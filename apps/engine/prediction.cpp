@@ -12,6 +12,7 @@
 #include "apps/engine/label_statistics.h"
 #include "apps/engine/native_grid.h"
 #include "apps/engine/preview.h"
+#include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
@@ -208,6 +209,7 @@ class Prediction {
             {"settings",
              {{"mirroring", mirroring},
               {"overlap", inference.overlap},
+              {"precision", name_of(inference.precision)},
               {"probabilities", options_.probabilities},
               {"labels_json", options_.labels_json},
               {"dicom_seg", options_.also.dicom_seg},

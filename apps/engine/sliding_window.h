@@ -25,6 +25,8 @@ struct InferenceOptions {
   /// slice_memory_bytes(). At least one slice is always processed.
   int64_t memory_bytes = int64_t{512} << 20;
   at::Device device = at::kCPU;
+  /// That the caller prepared the models in; recorded with the results.
+  Arithmetic precision = Arithmetic::kFloat32;
   /// Called after each slab with the number of slices done and their total.
   std::function<void(int64_t done, int64_t total)> progress;
 };
