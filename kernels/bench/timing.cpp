@@ -18,6 +18,7 @@ using Clock = std::chrono::steady_clock;
 constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 constexpr double kSampleSeconds = 0.01;
 constexpr int64_t kFewestRounds = 3;
+constexpr double kLongPass = 1;  // what only the first pass takes is little beside this
 
 double quantile(const std::vector<double>& sorted, double share) {
   const double position = share * static_cast<double>(sorted.size() - 1);
@@ -34,15 +35,14 @@ class Turn {
 
   void warm_up() {
     const auto in_force = begin();
-    const PeakMemory peak(settings_.device);
-    const double first = passes(1);
-    timing.peak_bytes = peak.bytes();
-    if (first >= settings_.seconds) {
+    const double first = measured_pass();
+    if (first >= std::max(settings_.seconds, kLongPass)) {
       timing.seconds.push_back(first);
       done = true;
       return;
     }
-    repeats_ = std::clamp<int64_t>(std::llround(kSampleSeconds / passes(1)), 1, 1'000'000);
+    // The first one's memory was also what libraries keep.
+    repeats_ = std::clamp<int64_t>(std::llround(kSampleSeconds / measured_pass()), 1, 1'000'000);
   }
 
   void take_part() {
@@ -63,6 +63,13 @@ class Turn {
   std::shared_ptr<void> begin() const {
     if (settings_.between) settings_.between();
     return contender_.during ? contender_.during() : nullptr;
+  }
+
+  double measured_pass() {
+    const PeakMemory peak(settings_.device);
+    const double seconds = passes(1);
+    timing.peak_bytes = peak.bytes();
+    return seconds;
   }
 
   double passes(int64_t count) const {

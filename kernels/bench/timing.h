@@ -34,7 +34,7 @@ struct Contender {
 struct Timing {
   /// Seconds of a pass, by round; NaN where it took no part. Never all NaN.
   std::vector<double> seconds;
-  std::optional<int64_t> peak_bytes;  ///< of the first pass, beyond what was held before
+  std::optional<int64_t> peak_bytes;  ///< of one pass, beyond what was held before it
 };
 
 struct TurnSettings {
@@ -47,7 +47,7 @@ struct TurnSettings {
 /// order, so that what slows the machine down for a while falls on all alike. A time is the mean of
 /// as many passes as take a hundredth of a second, after one that is not counted. Each takes part
 /// until it has spent its seconds, and at least three times; one whose first pass takes longer than
-/// that is timed in that pass alone.
+/// that, and than a second, is timed in that pass alone.
 std::vector<Timing> time_in_turns(const std::vector<Contender>& contenders,
                                   const TurnSettings& settings);
 
