@@ -1,5 +1,6 @@
 #include "apps/engine/scaling_plot.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <map>
@@ -15,6 +16,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int64_t kPanelWidth = 620, kPanelHeight = 400;
+constexpr double kMargin = 1.3;  // of the axis beyond the first and the last point
+constexpr double kWidest = std::numeric_limits<double>::max();
 
 // Halfway to white.
 Color paler(Color color) {
@@ -28,7 +31,7 @@ Plot per_pixel(const Json& report,
                const std::function<double(const Json& point)>& value) {
   Plot plot;
   plot.title = title;
-  plot.x = {"image area, megapixels", {}, {}, true};
+  plot.x = {"image area, megapixels", kWidest, 0, true};
   plot.y = {label, {}, {}, true};
   std::map<std::string, int64_t> colors;
   for (const Json& series : report.at("series")) {
@@ -41,7 +44,10 @@ Plot per_pixel(const Json& report,
     line.width_px = attention ? 1.4 : 2.4;
     line.dots = true;
     for (const Json& point : series.at("points")) {
-      line.x.push_back(point.at("pixels").get<double>() / 1e6);
+      const double megapixels = point.at("pixels").get<double>() / 1e6;
+      plot.x.low = std::min(*plot.x.low, megapixels / kMargin);
+      plot.x.high = std::max(*plot.x.high, megapixels * kMargin);
+      line.x.push_back(megapixels);
       line.y.push_back(value(point));
     }
     plot.series.push_back(line);
@@ -52,8 +58,8 @@ Plot per_pixel(const Json& report,
 }  // namespace
 
 void draw_scaling(const Json& report, const std::filesystem::path& png) {
-  const Plot time = per_pixel(report, "Time", "nanoseconds per pixel", [](const Json& point) {
-    return point.at("ns_per_pixel").get<double>();
+  const Plot time = per_pixel(report, "Time", "microseconds per pixel", [](const Json& point) {
+    return point.at("ns_per_pixel").get<double>() / 1e3;
   });
   const Plot memory = per_pixel(report, "Peak memory", "bytes per pixel", [](const Json& point) {
     const Json& peak = point.at("peak_bytes");
