@@ -7,12 +7,14 @@
 #include "kernels/bench/aten_forms.h"
 #include "kernels/bench/bench.h"
 #include "kernels/bench/operator_in_use.h"
-#include "models/vision_rwkv.h"
+#include "models/eager_networks.h"
+#include "models/inference.h"
 #include "vision/blocks/layout.h"
 
 // Vision-RWKV-T and Vision-RWKV-6-T beside a vision transformer of their width, depth and patch
 // (ViT-Ti) whose attention is LibTorch's own, at::scaled_dot_product_attention: on the CPU a fused,
-// tiled softmax whose memory is linear in the tokens and whose time is quadratic.
+// tiled softmax whose memory is linear in the tokens and whose time is quadratic. Vision-RWKV-T
+// also beside itself in plain LibTorch (eager_networks.h).
 namespace vireo {
 namespace {
 
@@ -135,7 +137,55 @@ std::function<void()> training_step(Make make, int64_t batch, at::Device device)
   };
 }
 
+struct Form {
+  const char* name;
+  eager::Wkv wkv;
+  bool once;  ///< a pass takes long
+};
+constexpr Form kForms[] = {
+    {"plain LibTorch, Bi-WKV left out", bi_wkv_left_out, false},
+    {"plain LibTorch, Bi-WKV by token", eager::exact_token_scan, false},
+    {"plain LibTorch, by token, one maximum", bi_wkv_by_token, false},
+    {"plain LibTorch, Bi-WKV quadratic", bi_wkv_quadratic, true},
+};
+
+/// Vision-RWKV-T in its inference form.
+void measure_prepared(Bench& bench, int64_t batch, Arithmetic precision) {
+  BenchCase c;
+  c.name = "Vision-RWKV-T inference form, " + shape_text({batch, 3, kSide, kSide}) + ", " +
+           name_of(precision);
+  if (!bench.wants(c.name)) return;
+  c.images = batch;
+  at::manual_seed(1);
+  const auto model = std::make_shared<VisionRwkv>(VisionRwkvConfig::preset('T'));
+  model->eval();
+  const at::Tensor images = at::randn({batch, 3, kSide, kSide});
+  const auto passes = [&](auto network) {
+    return [=] {
+      const at::NoGradGuard no_grad;
+      network->forward(images);
+    };
+  };
+  const auto ours = prepare_for_inference(model, precision);
+  c.ours = {"", passes(ours)};
+  for (const Form& form : kForms) {
+    if (form.once && batch > 1) continue;
+    const auto eager = std::make_shared<eager::Classifier>(*model, form.wkv);
+    const at::NoGradGuard no_grad;
+    const at::Tensor x = images.narrow(0, 0, 1);
+    if (form.wkv != bi_wkv_left_out && precision == Arithmetic::kFloat32)
+      check_same(form.name, ours->forward(x), eager->forward(x));
+    c.others.push_back({form.name, passes(eager)});
+  }
+  bench.measure(c);
+}
+
 void measure_all(Bench& bench) {
+  if (bench.device().is_cpu())
+    for (const int64_t batch : {1, 8})
+      for (const auto precision : {Arithmetic::kFloat32, Arithmetic::kBfloat16, Arithmetic::kInt8})
+        measure_prepared(bench, batch, precision);
+
   const at::Device device = bench.device();
   for (const bool trains : {false, true})
     for (const int64_t batch : {1, 16})
