@@ -26,14 +26,15 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kBenchFooter = R"(Examples
-  vireo bench rwkv_unet_t --batch 1 8 --precision fp32,bf16
+  vireo bench rwkv_unet_t --batch 1 8 --precision fp32,bf16,int8
   vireo bench vision_rwkv_t vision_rwkv6_t --size 512 384 --seconds 10
   vireo bench configs/segmentation/phantom/rwkv_unet_t.toml --training --batch 4
   vireo bench checkpoint_best.safetensors --output speed.json
   vireo bench rwkv_unet_t --scaling --plot scaling.png
 
 All settings run in turns, so that what slows the machine down for a while falls on all of them; a
-time is the mean of as many passes as take a hundredth of a second. bf16 is LibTorch's autocast.
+time is the mean of as many passes as take a hundredth of a second. Measured is what `vireo predict`
+runs, the network prepared for inference; training in bf16, and bf16 on CUDA, is LibTorch's autocast.
 --scaling times one image from 256x256 to 4096x4096, beside the same network with attention in place
 of WKV. Interrupted with Ctrl-C it writes nothing.)";
 
@@ -137,9 +138,9 @@ void add_bench(CLI::App& app) {
   verb->add_option("--batch", arguments->batches, "Images per pass; several are compared")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
-  verb->add_option("--precision", arguments->precisions, "fp32, bf16 or both")
+  verb->add_option("--precision", arguments->precisions, "fp32, bf16, int8 or several")
       ->delimiter(',')
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->check(CLI::IsMember({"fp32", "bf16", "int8"}))
       ->capture_default_str();
   verb->add_option("--channels", arguments->channels, "Of the images (default 3)")
       ->check(CLI::PositiveNumber);

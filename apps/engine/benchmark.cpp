@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <map>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -13,6 +14,7 @@
 #include "apps/engine/trained_model.h"
 #include "kernels/bench/bench.h"
 #include "models/cost.h"
+#include "models/inference.h"
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
@@ -96,31 +98,51 @@ BenchNetwork open_bench_network(const std::string& what, int64_t channels, int64
 struct NetworkPasses::State {
   std::shared_ptr<Model> model;
   at::Device device = at::kCPU;
-  std::unique_ptr<FlatParameters> parameters;  // when it trains
+  std::map<std::string, std::shared_ptr<Model>> forms;  // for inference, by precision
+  std::unique_ptr<FlatParameters> parameters;           // when it trains
   std::unique_ptr<AdamW> optimizer;
 };
 
 NetworkPasses::NetworkPasses(const BenchNetwork& network, at::Device device)
-    : state_(std::make_shared<State>(State{network.model, device, nullptr, nullptr})) {
+    : state_(std::make_shared<State>(State{network.model, device, {}, nullptr, nullptr})) {
   network.model->to(device);
 }
 
 NetworkPasses::~NetworkPasses() = default;
 
 std::function<void()> NetworkPasses::pass(const BenchSetting& setting) const {
-  const auto state = state_;
-  const auto [height, width] = setting.size_yx;
-  const int64_t classes = state->model->class_count();
   at::manual_seed(1);
+  const auto [height, width] = setting.size_yx;
   const at::Tensor images =
-      at::randn({setting.batch, state->model->input_channels(), height, width}).to(state->device);
-  if (!setting.trains)
-    return [=, bf16 = setting.precision == "bf16"] {
-      const at::NoGradGuard no_grad;
-      const Autocast autocast(bf16, state->device.type());
-      if (state->model->is_training()) state->model->eval();
-      state->model->forward(images);
-    };
+      at::randn({setting.batch, state_->model->input_channels(), height, width}).to(state_->device);
+  return setting.trains ? training_step(setting, images) : inference(setting, images);
+}
+
+std::function<void()> NetworkPasses::inference(const BenchSetting& setting,
+                                               const at::Tensor& images) const {
+  // The packed weights of 16 bits are for the CPU.
+  const bool autocasts = setting.precision == "bf16" && !state_->device.is_cpu();
+  std::shared_ptr<Model>& form = state_->forms[setting.precision];
+  if (!form) {
+    state_->model->eval();
+    form = prepare_for_inference(state_->model,
+                                 precision_named(autocasts ? "fp32" : setting.precision));
+  }
+  // Not InferenceMode, under which nothing could take the place of an operator.
+  return [=, form = form, type = state_->device.type()] {
+    const at::NoGradGuard no_grad;
+    const Autocast autocast(autocasts, type);
+    form->forward(images);
+  };
+}
+
+std::function<void()> NetworkPasses::training_step(const BenchSetting& setting,
+                                                   const at::Tensor& images) const {
+  if (setting.precision == "int8") throw UsageError("int8 is for inference; train in fp32 or bf16");
+  const auto state = state_;
+  const int64_t classes = state->model->class_count();
+  const auto [height, width] = setting.size_yx;
+  state->model->train();
   if (!state->parameters) {
     state->parameters = std::make_unique<FlatParameters>(*state->model);
     state->optimizer = std::make_unique<AdamW>(*state->parameters, AdamW::Settings{});
@@ -133,13 +155,12 @@ std::function<void()> NetworkPasses::pass(const BenchSetting& setting) const {
                 .to(state->device);
   return [=,
           bf16 = setting.precision == "bf16",
-          images = images.contiguous(at::MemoryFormat::ChannelsLast)] {
-    if (!state->model->is_training()) state->model->train();
+          last = images.contiguous(at::MemoryFormat::ChannelsLast)] {
     state->parameters->gradients.zero_();
     at::Tensor loss;
     {
       const Autocast autocast(bf16, state->device.type());
-      const at::Tensor output = state->model->forward(images);
+      const at::Tensor output = state->model->forward(last);
       loss = classifies ? at::cross_entropy_loss(output, truth)
                         : cross_entropy_dice(output, truth).total;
     }

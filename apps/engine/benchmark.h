@@ -32,8 +32,10 @@ BenchNetwork open_bench_network(const std::string& what, int64_t channels, int64
 struct BenchSetting {
   int64_t batch = 1;
   std::array<int64_t, 2> size_yx{224, 224};
-  std::string precision = "fp32";  ///< or "bf16": LibTorch's autocast, as in training
-  bool trains = false;             ///< forward, loss, backward and AdamW; else forward alone
+  /// "fp32", "bf16" or "int8": of the inference form (inference.h). Training, and bf16 on CUDA, is
+  /// under LibTorch's autocast.
+  std::string precision = "fp32";
+  bool trains = false;  ///< forward, loss, backward and AdamW; else forward alone
 };
 
 /// The passes of one network; moves it to the device.
@@ -42,10 +44,14 @@ class NetworkPasses {
   NetworkPasses(const BenchNetwork& network, at::Device device);
   ~NetworkPasses();
 
-  /// Shares the network, and for training its optimiser, with all others of these passes.
+  /// Shares the network, and for training its optimiser, with all others of these passes. Throws
+  /// UsageError for a precision that there is not.
   std::function<void()> pass(const BenchSetting& setting) const;
 
  private:
+  std::function<void()> inference(const BenchSetting& setting, const at::Tensor& images) const;
+  std::function<void()> training_step(const BenchSetting& setting, const at::Tensor& images) const;
+
   struct State;
   std::shared_ptr<State> state_;
 };

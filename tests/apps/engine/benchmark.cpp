@@ -7,6 +7,9 @@
 
 #include "apps/engine/checkpoint.h"
 #include "apps/engine/scaling.h"
+#include "kernels/bench/aten_forms.h"
+#include "kernels/bench/operator_in_use.h"
+#include "models/inference.h"
 #include "models/weights/state_dict.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
@@ -77,14 +80,14 @@ TEST(BenchNetworks, EverySettingHasItsNumbers) {
   BenchQuestion question;
   question.networks = {tiny()};
   question.batches = {1, 2};
-  question.precisions = {"fp32", "bf16"};
+  question.precisions = {"fp32", "bf16", "int8"};
   question.seconds = 0.02;
   const auto report = bench_networks(question);
   EXPECT_EQ(report["pass"], "inference");
   const auto& network = report["networks"][0];
   EXPECT_EQ(network["image"], (std::vector<int64_t>{1, 32, 48}));
   EXPECT_GT(network["multiply_adds"].get<int64_t>(), 0);
-  ASSERT_EQ(network["settings"].size(), 4u);
+  ASSERT_EQ(network["settings"].size(), 6u);
   for (const auto& setting : network["settings"]) {
     const auto& seconds = setting["seconds"];
     EXPECT_GE(seconds["runs"].get<int64_t>(), 3);
@@ -95,8 +98,8 @@ TEST(BenchNetworks, EverySettingHasItsNumbers) {
     const double per_image = setting["ms_per_image"].get<double>() / 1e3;
     EXPECT_NEAR(per_image * setting["images_per_second"].get<double>(), 1, 1e-9);
   }
-  EXPECT_EQ(network["settings"][3]["batch"], 2);
-  EXPECT_EQ(network["settings"][3]["precision"], "bf16");
+  EXPECT_EQ(network["settings"][4]["batch"], 2);
+  EXPECT_EQ(network["settings"][4]["precision"], "bf16");
 }
 
 TEST(BenchNetworks, TrainingStepsChangeTheWeights) {
@@ -114,6 +117,23 @@ TEST(BenchNetworks, TrainingStepsChangeTheWeights) {
     EXPECT_FALSE(at::equal(question.networks[i].model->parameters().front(), before[i]));
     EXPECT_FALSE(report["networks"][i]["settings"][0].contains("multiply_adds_per_second"));
   }
+}
+
+TEST(BenchNetworks, RefuseToTrainInEightBits) {
+  const NetworkPasses passes(tiny(), at::kCPU);
+  EXPECT_THAT(test::message_of([&] { passes.pass({.precision = "int8", .trains = true}); }),
+              HasSubstr("int8 is for inference"));
+}
+
+TEST(Scaling, AttentionTakesThePlaceOfWkvInTheInferenceForm) {
+  const at::NoGradGuard no_grad;
+  const auto form = prepare_for_inference(tiny().model);
+  const at::Tensor image = at::randn({1, 1, 32, 48}), wkv = form->forward(image);
+  {
+    const OperatorInUse in_use("bi_wkv", attention_for_bi_wkv, at::kCPU);
+    EXPECT_FALSE(at::allclose(form->forward(image), wkv));
+  }
+  EXPECT_TRUE(at::equal(form->forward(image), wkv));
 }
 
 TEST(Scaling, ExponentIsThatOfThePower) {
