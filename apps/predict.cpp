@@ -11,6 +11,7 @@
 #include "apps/engine/classifier.h"
 #include "apps/engine/device.h"
 #include "apps/engine/prediction.h"
+#include "apps/engine/prediction_memory.h"
 #include "apps/engine/trained_model.h"
 #include "apps/pictures.h"
 #include "apps/verbs.h"
@@ -45,9 +46,12 @@ label), manifest.json (hashes, settings, timings, peak memory, problems), previe
 --continue takes over a case when manifest.json says that the same weights, settings and input
 made its label file, and that file is unchanged; without it every case is predicted anew.
 
-Memory beside the program (about 0.5 GiB) and the weights, whatever the number of cases:
-  12*C*V + 12*C*P + 3*V + B bytes    C channels, V voxels of the image, P of the resampled image
-                                     (P = V where nothing is resampled), B = --batch-memory
+Memory: before a case starts a line tells what it will take at most and what is allowed. The program
+and the weights (about 0.5 GiB), the image (2 bytes per voxel where it holds whole numbers as CT does,
+else 4), and the most of: decoding it; 1 byte per voxel and --batch-memory for the network; 3 bytes per
+voxel for the label files (with --also dicom-seg a quarter more per class; with --probabilities 6, and
+on the disk 4 per class). Where --max-memory is near, fewer slices go through the network at once;
+a case that cannot be done in it is refused.
 
 A classifier's input is a file or a folder with those below it; it leaves predictions.csv and
 predictions.json with the probabilities of all classes.
@@ -121,7 +125,7 @@ void run(const PredictArguments& arguments) {
 
   if (summary.predicted > 0)
     log_info("time\n" + summary.times.table(summary.predicted) + "\n  peak memory " +
-             std::to_string(peak_memory_bytes() >> 20) + " MiB");
+             memory_text(peak_memory_bytes()));
   std::cout << summary.predicted << " case(s) segmented into " << options.output.string();
   if (summary.kept > 0) std::cout << ", " << summary.kept << " kept from before";
   std::cout << std::endl;
@@ -162,7 +166,7 @@ void add_predict(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--max-memory",
                    arguments->max_memory_gib,
-                   "Refuse a case that would need more than this, GiB (formula below)")
+                   "Keep the whole program below this, GiB (default: 90 % of what is free)")
       ->check(CLI::PositiveNumber);
   verb->add_option("--threads", arguments->threads, "Processor threads (default: all cores)")
       ->check(CLI::PositiveNumber);
