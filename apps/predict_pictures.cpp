@@ -8,7 +8,7 @@
 #include "apps/engine/classification_results.h"
 #include "apps/engine/classifier.h"
 #include "apps/engine/device.h"
-#include "apps/engine/prediction_record.h"
+#include "apps/engine/prediction_memory.h"
 #include "apps/pictures.h"
 #include "datasets/picture_reader.h"
 #include "models/inference.h"
