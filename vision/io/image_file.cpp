@@ -34,14 +34,15 @@ bool one_of(const std::string& extension, const List& list) {
                   ".nhdr .mha .mhd .png .jpg .jpeg .tif .tiff .bmp, and it is no DICOM file");
 }
 
-io::StoredImage read_stored(const fs::path& path) {
+io::StoredImage read_stored(const fs::path& path,
+                            io::StoredImage (*read_any_picture)(const fs::path&)) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) throw DataError(path, "does not exist");
   if (fs::is_directory(path, ignored)) throw DataError(path, "is a folder; a file was expected");
   const std::string extension = image_extension(path);
   if (one_of(extension, kNiftiExtensions)) return io::read_nifti(path);
   if (one_of(extension, kItkExtensions)) return io::read_itk(path);
-  if (one_of(extension, kPictureExtensions)) return io::read_picture(path);
+  if (one_of(extension, kPictureExtensions)) return read_any_picture(path);
   refuse_format(path);
 }
 
@@ -123,16 +124,16 @@ bool is_picture(const fs::path& path) {
 
 Volume read_image(const fs::path& path) {
   if (is_dicom_file(path)) return read_dicom_series(only_series(path));
-  return io::to_image(read_stored(path));
+  return io::to_image(read_stored(path, io::read_picture));
 }
 
 Volume read_compact_image(const fs::path& path) {
   if (is_dicom_file(path)) return read_dicom_series(only_series(path), {}, /*compact=*/true);
-  return io::to_compact_image(read_stored(path));
+  return io::to_compact_image(read_stored(path, io::read_picture));
 }
 
 Volume read_labels(const fs::path& path) {
-  return io::to_labels(path, read_stored(path));
+  return io::to_labels(path, read_stored(path, io::read_label_picture));
 }
 
 ImageHeader read_image_header(const fs::path& path) {
@@ -153,7 +154,7 @@ ImageHeader read_image_header(const fs::path& path) {
     memory.reading += values * static_cast<int64_t>(io::bytes_of(header.type));
     return {header.geometry, header.channels, memory};
   }
-  const io::StoredImage picture = read_stored(path);
+  const io::StoredImage picture = read_stored(path, io::read_picture);
   const int64_t values = picture.geometry.voxel_count() * picture.channels();
   return {picture.geometry,
           picture.channels(),

@@ -30,7 +30,7 @@ Volume read_image(const std::filesystem::path& path);
 Volume read_compact_image(const std::filesystem::path& path);
 
 /// A label map as int32 [1, Z, Y, X]. Labels stored as floating point are accepted where they are
-/// whole numbers; colour pictures where R = G = B.
+/// whole numbers; colour pictures where R = G = B; of a PNG with a palette its indices are read.
 Volume read_labels(const std::filesystem::path& path);
 
 /// The grid of an image file and its channel count; volumes are not read further than the header.

@@ -141,10 +141,37 @@ void check_picture(const fs::path& path, const std::string& bytes) {
 
 namespace {
 
-StoredImage read_decoded(const fs::path& path, int flags) {
-  const std::string bytes = read_text(path, size_t{1} << 31);
-  check_picture(path, bytes);
-  const cv::Mat picture = decode(path, bytes, flags);
+void put_big_endian(std::string& bytes, size_t at, uint32_t value) {
+  for (size_t i = 0; i < 4; ++i) bytes[at + i] = static_cast<char>(value >> (24 - 8 * i));
+}
+
+// Behind the signature: length, "IHDR", width, height, then these; the chunk's checksum at 29.
+constexpr size_t kPngDepth = 24, kPngColorType = 25, kPngHeaderEnd = 33;
+
+bool has_png_palette(std::string_view bytes) {
+  return bytes.starts_with(kPngSignature) && bytes.size() > kPngHeaderEnd &&
+         bytes[kPngColorType] == 3;
+}
+
+// The same pixels with their palette forgotten: a grey picture of the indices. Palette and grey
+// PNGs differ in nothing but the header's colour type and the chunks that tell the colours.
+std::string without_palette(const std::string& bytes) {
+  std::string grey = bytes.substr(0, kPngHeaderEnd);
+  grey[kPngColorType] = 0;
+  const auto* header = reinterpret_cast<const Bytef*>(grey.data()) + 12;
+  put_big_endian(grey, kPngHeaderEnd - 4, static_cast<uint32_t>(::crc32(0, header, 17)));
+  for (size_t at = kPngHeaderEnd; at < bytes.size();) {
+    const std::string_view rest = std::string_view(bytes).substr(at);
+    const size_t length = 12 + size_t{big_endian(rest)};
+    const std::string_view type = rest.substr(4, 4);
+    if (type == "IDAT" || type == "IEND") grey += rest.substr(0, length);
+    if (type == "IEND") break;
+    at += length;
+  }
+  return grey;
+}
+
+StoredImage stored_picture(const fs::path& path, const cv::Mat& picture) {
   StoredImage image;
   image.type = type_of(path, picture.depth());
   image.components = picture.channels();
@@ -158,14 +185,32 @@ StoredImage read_decoded(const fs::path& path, int flags) {
   return image;
 }
 
+std::string checked_bytes(const fs::path& path) {
+  std::string bytes = read_text(path, size_t{1} << 31);
+  check_picture(path, bytes);
+  return bytes;
+}
+
 }  // namespace
 
 StoredImage read_picture(const fs::path& path) {
-  return read_decoded(path, cv::IMREAD_UNCHANGED);
+  return stored_picture(path, decode(path, checked_bytes(path), cv::IMREAD_UNCHANGED));
+}
+
+StoredImage read_label_picture(const fs::path& path) {
+  const std::string bytes = checked_bytes(path);
+  if (!has_png_palette(bytes))
+    return stored_picture(path, decode(path, bytes, cv::IMREAD_UNCHANGED));
+  cv::Mat indices = decode(path, without_palette(bytes), cv::IMREAD_UNCHANGED);
+  // Fewer than eight bits are spread over 0..255 when they are decoded.
+  const int depth = bytes[kPngDepth];
+  if (depth < 8) indices /= 255 / ((1 << depth) - 1);
+  return stored_picture(path, indices);
 }
 
 StoredImage read_upright_picture(const fs::path& path) {
-  return read_decoded(path, cv::IMREAD_ANYCOLOR | cv::IMREAD_ANYDEPTH);
+  return stored_picture(
+      path, decode(path, checked_bytes(path), cv::IMREAD_ANYCOLOR | cv::IMREAD_ANYDEPTH));
 }
 
 void write_picture(const fs::path& path,

@@ -9,6 +9,10 @@ namespace vireo::io {
 /// dropped.
 StoredImage read_picture(const std::filesystem::path& path);
 
+/// The same for a label map: of a PNG with a palette the indices, which are the classes, whatever
+/// colours the palette gives them.
+StoredImage read_label_picture(const std::filesystem::path& path);
+
 /// The same for a photograph: turned upright as its EXIF orientation says. (Label maps lie on the
 /// pixels as stored, which is why read_picture leaves them so.)
 StoredImage read_upright_picture(const std::filesystem::path& path);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <opencv2/imgcodecs.hpp>
+#include <zlib.h>
 
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
@@ -51,6 +52,62 @@ TEST(Picture, KeepsValuesDepthAndColourOrder) {
   write_image(folder / "deep.png", deep, flat(5, 7));
   EXPECT_TRUE(at::equal(read_image(folder / "deep.png").values, deep.to(at::kFloat)));
   EXPECT_EQ(read_image(folder / "deep.png").full_scale, 65535);
+}
+
+// A PNG of palette indices, `depth` bits each; the palette's colours are not grey, and not in
+// order.
+void write_palette_png(const fs::path& path, const at::Tensor& indices, int depth) {
+  const auto big = [](uint32_t value) {
+    std::string text;
+    for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift);
+    return text;
+  };
+  const auto chunk = [&](const std::string& content) {
+    const auto* bytes = reinterpret_cast<const Bytef*>(content.data());
+    return big(static_cast<uint32_t>(content.size() - 4)) + content +
+           big(static_cast<uint32_t>(::crc32(0, bytes, static_cast<uInt>(content.size()))));
+  };
+  std::string palette = "PLTE", rows;
+  for (int i = 0; i < 1 << depth; ++i)
+    for (const int value : {255 - 40 * i, 7 * i, 11}) palette += static_cast<char>(value);
+  for (int64_t y = 0; y < indices.size(0); ++y) {
+    rows += '\0';
+    int bits = 0, byte = 0;
+    for (int64_t x = 0; x < indices.size(1); ++x) {
+      byte = byte << depth | indices[y][x].item<int>();
+      bits += depth;
+      if (bits < 8 && x + 1 < indices.size(1)) continue;
+      rows += static_cast<char>(byte << (8 - bits));
+      bits = byte = 0;
+    }
+  }
+  std::string packed(::compressBound(rows.size()), '\0');
+  uLongf size = packed.size();
+  ::compress(reinterpret_cast<Bytef*>(packed.data()),
+             &size,
+             reinterpret_cast<const Bytef*>(rows.data()),
+             rows.size());
+  packed.resize(size);
+  const std::string header = "IHDR" + big(static_cast<uint32_t>(indices.size(1))) +
+                             big(static_cast<uint32_t>(indices.size(0))) +
+                             static_cast<char>(depth) + std::string("\3\0\0\0", 4);
+  write_text_atomically(path,
+                        "\x89PNG\r\n\x1a\n" + chunk(header) + chunk(palette) +
+                            chunk("tRNS" + std::string(1, '\0')) + chunk("IDAT" + packed) +
+                            chunk("IEND"));
+}
+
+TEST(Picture, LabelsOfAPaletteAreItsIndices) {
+  const fs::path folder = test::scratch_folder();
+  for (const int depth : {1, 2, 4, 8}) {
+    const fs::path path = folder / (std::to_string(depth) + ".png");
+    const at::Tensor indices = at::arange(35, at::kInt).reshape({5, 7}).remainder(1 << depth);
+    write_palette_png(path, indices, depth);
+    EXPECT_TRUE(at::equal(read_labels(path).values[0][0], indices)) << depth << " bits";
+    const at::Tensor colors = read_image(path).values;
+    ASSERT_EQ(colors.size(0), 3);
+    EXPECT_EQ(colors[0][0][0][1].item<float>(), 215) << "as an image it has its colours";
+  }
 }
 
 TEST(Picture, RedIsTheFirstChannel) {
