@@ -64,7 +64,8 @@ void run_scaling(const BenchArguments& arguments, std::vector<BenchNetwork> netw
   question.longest_pass = arguments.longest_pass;
   question.most_memory = static_cast<int64_t>(arguments.most_memory_gib * (1 << 30));
   question.device = choose_device(arguments.device);
-  const auto report = bench_scaling(question);
+  auto report = bench_scaling(question);
+  report["version"] = VIREO_VERSION;
   std::cout << scaling_text(report);
   keep_report(report, arguments.output);
 #ifdef VIREO_WITH_IO

@@ -227,10 +227,15 @@ Json bench_networks(const BenchQuestion& question) {
           {"networks", networks}};
 }
 
+std::string measured_on(const Json& report) {
+  const std::string program =
+      report.contains("version") ? "Vireo " + report["version"].get<std::string>() + " on " : "";
+  return program + report.at("machine").at("text").get<std::string>() + "\n";
+}
+
 std::string bench_text(const Json& report) {
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-  std::string text = report.at("machine").at("text").get<std::string>() + "\n" +
-                     report.at("pass").get<std::string>() +
+  std::string text = measured_on(report) + report.at("pass").get<std::string>() +
                      ", milliseconds per image, runs in turns; peak: memory beyond program, "
                      "weights and images\n";
   for (const Json& network : report.at("networks")) {

@@ -75,7 +75,10 @@ struct BenchQuestion {
 /// beyond program, weights and images (and, training, gradients and moments). Can be interrupted.
 nlohmann::ordered_json bench_networks(const BenchQuestion& question);
 
-/// The same for a person.
+/// The same for a person; "version" is told where the report has it.
 std::string bench_text(const nlohmann::ordered_json& report);
+
+/// The first line of such a text: on what, by what and when it was measured.
+std::string measured_on(const nlohmann::ordered_json& report);
 
 }  // namespace vireo

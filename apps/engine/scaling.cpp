@@ -182,8 +182,8 @@ std::string scaling_text(const Json& report) {
   const auto number = [](const Json& value) {
     return value.is_null() ? kNone : value.get<double>();
   };
-  std::string text = report.at("machine").at("text").get<std::string>() +
-                     "\nforward pass of one image, " + report.at("precision").get<std::string>() +
+  std::string text = measured_on(report) + "forward pass of one image, " +
+                     report.at("precision").get<std::string>() +
                      "; attention: the same network with scaled_dot_product_attention of the same "
                      "width in place of WKV\n";
   for (const Json& series : report.at("series")) {

@@ -41,7 +41,8 @@ TEST(Bench, PrintsATableAndWritesTheSameNumbers) {
                             out.string());
   EXPECT_EQ(result.exit_code, 0) << result.errors;
   EXPECT_THAT(result.output,
-              AllOf(HasSubstr("1 of "),
+              AllOf(HasSubstr("Vireo "),
+                    HasSubstr("1 of "),
                     HasSubstr("GMAC per image of 3x32x48, 4 classes"),
                     HasSubstr("batch precision      runs       min  quartile    median  quartile"),
                     HasSubstr("max  images/s    GMAC/s  peak MiB"),
