@@ -43,18 +43,6 @@ struct DeidentifyArguments {
   bool shift_dates = false;
 };
 
-std::vector<fs::path> dicom_files(const fs::path& input) {
-  if (!fs::exists(input)) throw DataError(input, "no such file or folder");
-  if (!fs::is_directory(input)) return {input};
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::recursive_directory_iterator(input))
-    if (entry.is_regular_file() && entry.path().filename() != "DICOMDIR" && is_dicom(entry.path()))
-      files.push_back(entry.path());
-  if (files.empty()) throw DataError(input, "holds no DICOM files");
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
 std::string key_of(const fs::path& file) {
   if (file.empty()) return random_key();
   if (!fs::exists(file)) write_text_atomically(file, random_key() + "\n");
@@ -69,6 +57,7 @@ std::string key_of(const fs::path& file) {
 void run_deidentify(const DeidentifyArguments& arguments) {
   const DeidentifyOptions options{key_of(arguments.key_file), arguments.shift_dates};
   const std::vector<fs::path> files = dicom_files(arguments.input);
+  if (files.empty()) throw DataError(arguments.input, "holds no DICOM files");
   std::vector<std::string> left_out, warnings;
   const InterruptGuard guard;
   Progress progress("deidentify", static_cast<int64_t>(files.size()));

@@ -14,7 +14,9 @@
 #include "apps/engine/training_config.h"
 #include "datasets/case_scan.h"
 #include "datasets/fingerprint.h"
+#include "datasets/prepared_slices.h"
 #include "datasets/source.h"
+#include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
@@ -71,38 +73,28 @@ void check_labels(const Preparation& preparation, const DatasetSource& source) {
                 names(source.labels));
 }
 
-// What the model says of a case and what is true, as label values on the file's grid, turned as the
-// network sees it.
-struct Answer {
-  at::Tensor prediction, truth;  // [Z, Y, X]
-  Geometry grid;
-};
-
-Answer answer(const std::vector<TrainedModel>& models,
-              const SourceCase& one,
-              const InferenceOptions& inference) {
+// What the models say of an image, as label values [Z, Y, X] on the file's grid.
+at::Tensor segmented(const std::vector<TrainedModel>& models,
+                     const std::string& name,
+                     const Volume& image,
+                     const InferenceOptions& inference) {
   const Preparation& preparation = models[0].preparation;
-  const RawCase raw = read_case(one);
-  const Reorientation turn = reorientation(raw.image.geometry, preparation.orientation_xyz);
-  const Volume image = reoriented(raw.image, turn), truth = reoriented(raw.labels, turn);
-  const PreparedCase prepared = prepare_case(one.name, image, std::nullopt, preparation);
-  const auto& order = prepared.axis_order;
-  std::array<int64_t, 3> target{}, inverse{};
-  for (int64_t i = 0; i < 3; ++i) {
-    target[i] = image.geometry.size_zyx[order[i]];
-    inverse[order[i]] = i;
-  }
-  NativeGrid grid(prepared.geometry.size_zyx, target);
+  const PreparedSlices slices(
+      name, image, reorientation(image.geometry, preparation.orientation_xyz), preparation);
+  NativeGrid grid(slices.geometry().size_zyx, slices.stored_size());
+  const SliceSource source{slices.channels(),
+                           slices.geometry().size_zyx,
+                           [&](int64_t first, int64_t count) { return slices.read(first, count); }};
   predict_probabilities(
-      models, prepared.image, inference, [&](int64_t first, const at::Tensor& probabilities) {
+      models, source, inference, [&](int64_t first, const at::Tensor& probabilities) {
         grid.add(first, probabilities);
       });
+  const at::Tensor classes = reoriented(grid.labels(), slices.axes().inverse()).contiguous();
   std::vector<int64_t> values;
   for (const Label& label : preparation.labels) values.push_back(label.value);
-  const at::Tensor classes = grid.labels().permute(inverse).contiguous();
-  const at::Tensor found =
-      at::tensor(values, at::kInt).index_select(0, classes.flatten().to(at::kLong));
-  return {found.view(classes.sizes()), truth.values[0], image.geometry};
+  return at::tensor(values, at::kInt)
+      .index_select(0, classes.flatten().to(at::kLong))
+      .view(classes.sizes());
 }
 
 }  // namespace
@@ -116,6 +108,7 @@ void evaluate_cases(const CaseEvaluation& request) {
   InferenceOptions inference;
   inference.device = choose_device(request.device);
   models[0].model->to(inference.device);
+  models[0].model = prepare_for_inference(models[0].model);
 
   ScoringOptions scoring = request.scoring;
   scoring.ignore_value = preparation.ignore_value;
@@ -129,11 +122,13 @@ void evaluate_cases(const CaseEvaluation& request) {
   std::vector<CaseScores> scores;
   for (const SourceCase& one : cases) {
     throw_if_interrupted("nothing was written");
-    const Answer found = answer(models, one, inference);
-    Geometry grid = found.grid;
+    const RawCase raw = read_case(one);
+    const at::Tensor prediction = segmented(models, one.name, raw.image, inference);
+    Geometry grid = raw.image.geometry;
     if (!request.spacing_zyx.empty())
       std::copy_n(request.spacing_zyx.begin(), 3, grid.spacing_mm_zyx.begin());
-    scores.push_back(score_case(one.name, found.prediction, found.truth, grid, classes, scoring));
+    scores.push_back(
+        score_case(one.name, prediction, raw.labels.values[0], grid, classes, scoring));
     scores.back().prediction_file = request.checkpoint.string();
     scores.back().reference_file = one.labels.string();
     progress.advance();

@@ -7,7 +7,7 @@
 
 #include "apps/engine/classification_report.h"
 #include "apps/engine/classified.h"
-#include "apps/engine/prediction_record.h"
+#include "apps/engine/prediction_memory.h"
 #include "apps/engine/training_config.h"
 #include "datasets/picture_reader.h"
 #include "datasets/prepare_pictures.h"

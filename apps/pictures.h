@@ -40,6 +40,7 @@ struct PicturePrediction {
   int64_t batch_size = 16;
   double temperature = 1;
   bool evidence = false;  ///< also an overlay of what spoke for the predicted class
+  Arithmetic precision = Arithmetic::kFloat32;
 };
 void predict_pictures(const PicturePrediction& request);
 

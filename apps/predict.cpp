@@ -11,10 +11,12 @@
 #include "apps/engine/classifier.h"
 #include "apps/engine/device.h"
 #include "apps/engine/prediction.h"
+#include "apps/engine/prediction_memory.h"
 #include "apps/engine/trained_model.h"
 #include "apps/pictures.h"
 #include "apps/verbs.h"
 #include "models/cost.h"
+#include "models/inference.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
 
@@ -44,9 +46,12 @@ label), manifest.json (hashes, settings, timings, peak memory, problems), previe
 --continue takes over a case when manifest.json says that the same weights, settings and input
 made its label file, and that file is unchanged; without it every case is predicted anew.
 
-Memory beside the program (about 0.5 GiB) and the weights, whatever the number of cases:
-  12*C*V + 12*C*P + 3*V + B bytes    C channels, V voxels of the image, P of the resampled image
-                                     (P = V where nothing is resampled), B = --batch-memory
+Memory: before a case starts a line tells what it will take at most and what is allowed. The program
+and the weights (about 0.5 GiB), the image (2 bytes per voxel where it holds whole numbers as CT does,
+else 4), and the most of: decoding it; 1 byte per voxel and --batch-memory for the network; 3 bytes per
+voxel for the label files (with --also dicom-seg a quarter more per class; with --probabilities 6, and
+on the disk 4 per class). Where --max-memory is near, fewer slices go through the network at once;
+a case that cannot be done in it is refused.
 
 A classifier's input is a file or a folder with those below it; it leaves predictions.csv and
 predictions.json with the probabilities of all classes.
@@ -62,6 +67,7 @@ struct PredictArguments {
   std::string device = "auto";
   bool evidence = false;
   double temperature = 1;
+  std::string precision = "fp32";
 };
 
 // This process's own command line.
@@ -89,6 +95,7 @@ void run(const PredictArguments& arguments) {
   if (arguments.tta) options.inference.mirroring = true;
   if (arguments.no_tta) options.inference.mirroring = false;
   options.inference.device = choose_device(arguments.device);
+  options.inference.precision = precision_named(arguments.precision);
   options.inference.memory_bytes =
       static_cast<int64_t>(arguments.batch_memory_gib * static_cast<double>(1 << 30));
   options.max_memory_bytes =
@@ -103,6 +110,7 @@ void run(const PredictArguments& arguments) {
     if (options.inference.batch > 0) request.batch_size = options.inference.batch;
     request.temperature = arguments.temperature;
     request.evidence = arguments.evidence;
+    request.precision = options.inference.precision;
     return predict_pictures(request);
   }
   std::vector<TrainedModel> models;
@@ -110,13 +118,14 @@ void run(const PredictArguments& arguments) {
     models.push_back(load_trained_model(file));
     TrainedModel& trained = models.back();
     trained.model->to(options.inference.device);
+    trained.model = prepare_for_inference(trained.model, options.inference.precision);
     trained.activation_bytes_per_pixel = measured_activation_bytes_per_pixel(*trained.model);
   }
   const PredictionSummary summary = predict(models, options);
 
   if (summary.predicted > 0)
     log_info("time\n" + summary.times.table(summary.predicted) + "\n  peak memory " +
-             std::to_string(peak_memory_bytes() >> 20) + " MiB");
+             memory_text(peak_memory_bytes()));
   std::cout << summary.predicted << " case(s) segmented into " << options.output.string();
   if (summary.kept > 0) std::cout << ", " << summary.kept << " kept from before";
   std::cout << std::endl;
@@ -157,12 +166,17 @@ void add_predict(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--max-memory",
                    arguments->max_memory_gib,
-                   "Refuse a case that would need more than this, GiB (formula below)")
+                   "Keep the whole program below this, GiB (default: 90 % of what is free)")
       ->check(CLI::PositiveNumber);
   verb->add_option("--threads", arguments->threads, "Processor threads (default: all cores)")
       ->check(CLI::PositiveNumber);
   verb->add_option("--device", arguments->device, "Where the network runs")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  verb->add_option("--precision",
+                   arguments->precision,
+                   "Of the network on the CPU: fp32; bf16 (16 bits); int8 (weights of 8 bits)")
+      ->check(CLI::IsMember({"fp32", "bf16", "int8"}))
       ->capture_default_str();
   verb->add_flag("--probabilities",
                  prediction.probabilities,

@@ -8,9 +8,10 @@
 #include "apps/engine/classification_results.h"
 #include "apps/engine/classifier.h"
 #include "apps/engine/device.h"
-#include "apps/engine/prediction_record.h"
+#include "apps/engine/prediction_memory.h"
 #include "apps/pictures.h"
 #include "datasets/picture_reader.h"
+#include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
@@ -146,7 +147,8 @@ void predict_pictures(const PicturePrediction& request) {
   }
   double seconds = 0;
   if (!items.empty()) {
-    const ClassificationRun run = classify(classifier, set, items, device, request.batch_size);
+    const ClassificationRun run =
+        classify(classifier, set, items, device, request.batch_size, -1, request.precision);
     samples.probabilities = probabilities_at(
         run.logits, samples.class_count, classifier.multi_label, request.temperature);
     seconds = run.seconds;
@@ -188,6 +190,7 @@ void predict_pictures(const PicturePrediction& request) {
   write_text_atomically(request.output / "predictions.json",
                         ordered_json{{"model", classifier.model_name},
                                      {"temperature", request.temperature},
+                                     {"precision", name_of(request.precision)},
                                      {"multi_label", classifier.multi_label},
                                      {"pictures", list},
                                      {"problems", problems},

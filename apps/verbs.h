@@ -13,6 +13,7 @@ void add_train(CLI::App& app);
 void add_predict(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_baseline(CLI::App& app);
+void add_bench(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_info(CLI::App& app);
 void add_import(CLI::App& app);

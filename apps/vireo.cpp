@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
   vireo::add_info(app);
   vireo::add_deidentify(app);
 #endif
+  vireo::add_bench(app);
   vireo::add_verify(app);
   vireo::add_import(app);
 

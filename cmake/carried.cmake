@@ -20,10 +20,3 @@ if(VIREO_BUILD_TESTS)
     endif()
   endforeach()
 endif()
-if(VIREO_BUILD_BENCHMARKS)
-  add_library(benchmark::benchmark SHARED IMPORTED)
-  set_target_properties(benchmark::benchmark PROPERTIES
-      IMPORTED_LOCATION ${VIREO_CARRY}/lib/libbenchmark.so.1debian
-      INTERFACE_INCLUDE_DIRECTORIES ${VIREO_CARRY}/include)
-  add_library(benchmark::benchmark_main ALIAS benchmark::benchmark)
-endif()

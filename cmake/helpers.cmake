@@ -75,7 +75,7 @@ endfunction()
 # vireo_bench(<name> <source> <room>): the benchmark build/bench/bench_<name>.
 function(vireo_bench name source room)
   add_executable(bench_${name} ${source})
-  target_link_libraries(bench_${name} PRIVATE ${room} benchmark::benchmark vireo_warnings)
+  target_link_libraries(bench_${name} PRIVATE ${room} vireo::bench vireo_warnings)
   vireo_use_torch_pch(bench_${name})
   set_target_properties(bench_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
 endfunction()

@@ -5,6 +5,7 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/safetensors.h"
 #include "vision/core/sha256.h"
 #include "vision/image/geometry_json.h"
@@ -96,8 +97,11 @@ void write_cache_manifest(const fs::path& folder,
 std::string cached_inputs(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(cache_manifest(folder), ignored)) return "";
-  const json manifest = json::parse(read_text(cache_manifest(folder)), nullptr, false);
-  return manifest.is_object() ? manifest.value("inputs", "") : "";
+  try {
+    return json_text(parse_json(read_text(cache_manifest(folder)), folder), "inputs");
+  } catch (const DataError&) {
+    return "";
+  }
 }
 
 void write_prepared_cache(const fs::path& folder,

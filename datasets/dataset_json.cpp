@@ -6,6 +6,7 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo::source {
 namespace {
@@ -19,17 +20,8 @@ std::optional<int64_t> whole_number(const std::string& text) {
 
 }  // namespace
 
-DatasetJson::DatasetJson(const std::filesystem::path& path) : path_(path) {
-  try {
-    json_ = nlohmann::json::parse(read_text(path, size_t{256} << 20));
-  } catch (const nlohmann::json::exception& error) {
-    std::string reason = error.what();
-    const size_t start = reason.find("] ");
-    throw DataError(
-        path,
-        "is not valid JSON: " + (start == std::string::npos ? reason : reason.substr(start + 2)));
-  }
-}
+DatasetJson::DatasetJson(const std::filesystem::path& path)
+    : path_(path), json_(parse_json(read_text(path, size_t{256} << 20), path)) {}
 
 void DatasetJson::fail(const std::string& field, const std::string& what) const {
   throw DataError(path_, "field \"" + field + "\" " + what);

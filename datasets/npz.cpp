@@ -1,25 +1,33 @@
 #include "datasets/npz.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <set>
 
 #include <ATen/Functions.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
-#include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 
 namespace vireo {
 namespace {
 
 constexpr size_t kDirectoryEnd = 22, kDirectoryEntry = 46, kLocalHeader = 30;
+constexpr size_t kLongLocator = 20, kLongDirectoryEnd = 56;
+constexpr size_t kLargestComment = 65535, kLargestDirectory = size_t{1} << 28;
+constexpr uint32_t kInLongField = 0xffffffff;
 // Deflate cannot do better than this.
 constexpr uint64_t kLargestRatio = 1032;
+constexpr size_t kMostDimensions = 64, kLargestHeader = size_t{1} << 20;
+constexpr size_t kBlock = size_t{1} << 18;
 
-uint32_t number(const std::string& bytes, size_t at, int length) {
-  uint32_t value = 0;
+uint64_t number(const std::string& bytes, size_t at, int length) {
+  uint64_t value = 0;
   for (int i = length; i-- > 0;)
     value = value << 8 | static_cast<unsigned char>(bytes[at + static_cast<size_t>(i)]);
   return value;
@@ -29,32 +37,17 @@ struct ArrayHeader {
   std::string type;
   bool column_major = false;
   std::vector<int64_t> shape;
-  size_t data = 0;  // where the values begin
 };
 
 // The header is a Python dictionary; of it these three forms are all that NumPy writes.
-ArrayHeader array_header(const std::filesystem::path& path,
-                         const std::string& name,
-                         const std::string& bytes) {
-  const auto refuse = [&](const std::string& what) {
-    throw DataError(path, "array \"" + name + "\" " + what);
-  };
-  if (bytes.size() < 10 || bytes.compare(0, 6, "\x93NUMPY") != 0) refuse("is no NumPy array");
-  const auto version = static_cast<unsigned char>(bytes[6]);
-  if (version < 1 || version > 3) refuse("has an unknown format version");
-  const size_t prefix = version == 1 ? 10 : 12;
-  if (bytes.size() < prefix) refuse("is cut off");
-  const size_t length = number(bytes, 8, version == 1 ? 2 : 4);
-  if (length > bytes.size() - prefix) refuse("has a header longer than itself");
-  const std::string text = bytes.substr(prefix, length);
+template <typename Refuse>
+ArrayHeader array_header(const std::string& text, const Refuse& refuse) {
   const auto after = [&](const std::string& key) {
     const size_t found = text.find("'" + key + "':");
     if (found == std::string::npos) refuse("has a header without '" + key + "'");
     return text.find_first_not_of(' ', found + key.size() + 3);
   };
-
   ArrayHeader header;
-  header.data = prefix + length;
   const size_t type = after("descr");
   if (type == std::string::npos || text[type] != '\'') refuse("holds records, not plain numbers");
   header.type = text.substr(type + 1, text.find('\'', type + 1) - type - 1);
@@ -64,6 +57,7 @@ ArrayHeader array_header(const std::filesystem::path& path,
   if (at == std::string::npos || text[at] != '(') refuse("has no shape");
   for (++at; at < text.size() && text[at] != ')'; ++at) {
     if (text[at] == ',' || text[at] == ' ') continue;
+    if (header.shape.size() == kMostDimensions) refuse("has more dimensions than NumPy allows");
     int64_t extent = 0;
     if (text[at] < '0' || text[at] > '9') refuse("has a shape that is not made of numbers");
     for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at) {
@@ -76,54 +70,234 @@ ArrayHeader array_header(const std::filesystem::path& path,
   return header;
 }
 
+const std::map<std::string, at::ScalarType>& known_types() {
+  static const std::map<std::string, at::ScalarType> types = {{"|u1", at::kByte},
+                                                              {"|b1", at::kBool},
+                                                              {"|i1", at::kChar},
+                                                              {"<i2", at::kShort},
+                                                              {"<u2", at::kInt},
+                                                              {"<i4", at::kInt},
+                                                              {"<i8", at::kLong},
+                                                              {"<f4", at::kFloat},
+                                                              {"<f8", at::kDouble}};
+  return types;
+}
+
 }  // namespace
+
+// The file, read where it is needed.
+class NpzBytes {
+ public:
+  explicit NpzBytes(const std::filesystem::path& path) : path_(path) {
+    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat status {};
+    if (file_ < 0 || ::fstat(file_, &status) != 0)
+      throw DataError(path, std::string("cannot be opened: ") + std::strerror(errno));
+    size_ = static_cast<uint64_t>(status.st_size);
+  }
+  ~NpzBytes() {
+    if (file_ >= 0) ::close(file_);
+  }
+  NpzBytes(const NpzBytes&) = delete;
+  NpzBytes& operator=(const NpzBytes&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+  uint64_t size() const { return size_; }
+
+  void read(uint64_t at, char* to, size_t count) const {
+    while (count > 0) {
+      const ssize_t got = ::pread(file_, to, count, static_cast<off_t>(at));
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) throw DataError(path_, "ends early; copy or download it again");
+      at += static_cast<uint64_t>(got);
+      to += got;
+      count -= static_cast<size_t>(got);
+    }
+  }
+  std::string text(uint64_t at, size_t count) const {
+    std::string bytes(count, '\0');
+    read(at, bytes.data(), count);
+    return bytes;
+  }
+
+ private:
+  std::filesystem::path path_;
+  int file_ = -1;
+  uint64_t size_ = 0;
+};
+
+// The bytes of one entry, unpacked in order.
+class NpzStream {
+ public:
+  NpzStream(std::shared_ptr<const NpzBytes> bytes, const NpzFile::Entry& entry)
+      : bytes_(std::move(bytes)), entry_(entry) {
+    const std::string local = bytes_->text(entry.header, kLocalHeader);
+    if (local.compare(0, 4, "PK\3\4") != 0) damaged("it is not where the directory says");
+    at_ = entry.header + kLocalHeader + number(local, 26, 2) + number(local, 28, 2);
+    if (at_ > bytes_->size() || entry.packed > bytes_->size() - at_) damaged("it is cut off");
+    packed_left_ = entry.packed;
+    if (!entry.deflated) return;
+    packed_.resize(kBlock);
+    if (::inflateInit2(&zlib_, -MAX_WBITS) != Z_OK) damaged("zlib cannot start");
+  }
+  ~NpzStream() {
+    if (entry_.deflated) ::inflateEnd(&zlib_);
+  }
+  NpzStream(const NpzStream&) = delete;
+  NpzStream& operator=(const NpzStream&) = delete;
+
+  const std::filesystem::path& path() const { return bytes_->path(); }
+  const std::string& name() const { return entry_.name; }
+  uint64_t left() const { return entry_.size - done_; }
+
+  void read(char* to, size_t count) {
+    if (count > left()) damaged("it is cut off");
+    for (size_t done = 0; done < count;) {
+      const size_t size = std::min(count - done, kBlock);
+      if (entry_.deflated)
+        unpack(to + done, size);
+      else
+        copy(to + done, size);
+      crc_ = ::crc32_z(crc_, reinterpret_cast<const Bytef*>(to + done), size);
+      done += size;
+    }
+    done_ += count;
+  }
+
+  // Passes over what is left and compares the checksum.
+  void finish() {
+    std::string rest;
+    while (left() > 0) {
+      rest.resize(std::min<uint64_t>(left(), kBlock));
+      read(rest.data(), rest.size());
+    }
+    char more = 0;
+    if (entry_.deflated && !ended_ && inflated(&more, 1) > 0)
+      damaged("it is longer than the directory says");
+    if (crc_ != entry_.crc) damaged("its checksum is wrong");
+  }
+
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw DataError(path(), "array \"" + entry_.name + "\" " + what);
+  }
+
+ private:
+  [[noreturn]] void damaged(const std::string& what) const { refuse("is damaged: " + what); }
+
+  void copy(char* to, size_t count) {
+    bytes_->read(at_, to, count);
+    at_ += count;
+  }
+
+  void unpack(char* to, size_t count) {
+    if (inflated(to, count) < count) damaged("it cannot be unpacked");
+  }
+
+  // How many bytes came before the end.
+  size_t inflated(char* to, size_t count) {
+    zlib_.next_out = reinterpret_cast<Bytef*>(to);
+    zlib_.avail_out = static_cast<uInt>(count);
+    while (zlib_.avail_out > 0 && !ended_) {
+      if (zlib_.avail_in == 0 && packed_left_ > 0) {
+        const size_t size = std::min<uint64_t>(packed_left_, packed_.size());
+        bytes_->read(at_, packed_.data(), size);
+        at_ += size;
+        packed_left_ -= size;
+        zlib_.next_in = reinterpret_cast<Bytef*>(packed_.data());
+        zlib_.avail_in = static_cast<uInt>(size);
+      }
+      const int status = ::inflate(&zlib_, Z_NO_FLUSH);
+      if (status == Z_STREAM_END)
+        ended_ = true;
+      else if (status != Z_OK)
+        damaged("it cannot be unpacked");
+    }
+    return count - zlib_.avail_out;
+  }
+
+  std::shared_ptr<const NpzBytes> bytes_;
+  NpzFile::Entry entry_;
+  uint64_t at_ = 0, packed_left_ = 0, done_ = 0;
+  uLong crc_ = 0;
+  z_stream zlib_{};
+  std::string packed_;
+  bool ended_ = false;
+};
 
 NpzFile NpzFile::open(const std::filesystem::path& path) {
   NpzFile file;
-  file.path_ = path;
-  file.bytes_ = read_text(path, size_t{1} << 32);
-  const std::string& bytes = file.bytes_;
+  file.bytes_ = std::make_shared<NpzBytes>(path);
+  const NpzBytes& bytes = *file.bytes_;
+  const uint64_t size = bytes.size();
   const auto refuse = [&](const std::string& what) {
     throw DataError(path, "is no sound NumPy archive: " + what + ". Copy or download it again");
   };
-  if (bytes.size() < kDirectoryEnd || bytes.compare(0, 2, "PK") != 0)
-    refuse("it does not begin as a ZIP file");
-  // The directory's end is followed by a comment of at most 65535 bytes.
-  size_t end = bytes.size() - kDirectoryEnd;
-  const size_t first = end > 65535 ? end - 65535 : 0;
-  while (bytes.compare(end, 4, "PK\5\6") != 0) {
-    if (end == first) refuse("it has no directory");
-    --end;
+  if (size < kDirectoryEnd || bytes.text(0, 2) != "PK") refuse("it does not begin as a ZIP file");
+
+  // The directory's end is followed by a comment.
+  const uint64_t tail_begin = size - std::min<uint64_t>(size, kLargestComment + kDirectoryEnd);
+  const std::string tail = bytes.text(tail_begin, static_cast<size_t>(size - tail_begin));
+  const size_t end = tail.rfind("PK\5\6", tail.size() - kDirectoryEnd);
+  if (end == std::string::npos) refuse("it has no directory");
+  uint64_t count = number(tail, end + 10, 2), length = number(tail, end + 12, 4);
+  uint64_t begin = number(tail, end + 16, 4), directory_end = tail_begin + end;
+  if (count == 0xffff || length == kInLongField || begin == kInLongField) {
+    if (directory_end < kLongLocator) refuse("its ZIP64 directory is missing");
+    const std::string locator = bytes.text(directory_end - kLongLocator, kLongLocator);
+    const uint64_t at = number(locator, 8, 8);
+    if (locator.compare(0, 4, "PK\6\7") != 0 || size < kLongDirectoryEnd ||
+        at > size - kLongDirectoryEnd)
+      refuse("its ZIP64 directory is missing");
+    const std::string long_end = bytes.text(at, kLongDirectoryEnd);
+    if (long_end.compare(0, 4, "PK\6\6") != 0) refuse("its ZIP64 directory is missing");
+    count = number(long_end, 32, 8);
+    length = number(long_end, 40, 8);
+    begin = number(long_end, 48, 8);
+    directory_end = at;
   }
-  const size_t count = number(bytes, end + 10, 2), size = number(bytes, end + 12, 4);
-  size_t at = number(bytes, end + 16, 4);
-  if (count == 0xffff || size == 0xffffffff || at == 0xffffffff)
-    refuse("it is a ZIP64 archive, which is not read");
-  if (at > end || size > end - at) refuse("its directory lies outside the file");
-  const size_t directory_end = at + size;
+  if (begin > directory_end || length > directory_end - begin || length > kLargestDirectory ||
+      count > length / kDirectoryEntry)
+    refuse("its directory lies outside the file");
+  const std::string directory = bytes.text(begin, static_cast<size_t>(length));
+
   std::set<std::string> known;
-  for (size_t i = 0; i < count; ++i) {
-    if (directory_end - at < kDirectoryEntry || bytes.compare(at, 4, "PK\1\2") != 0)
+  size_t at = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    if (directory.size() - at < kDirectoryEntry || directory.compare(at, 4, "PK\1\2") != 0)
       refuse("its directory is damaged");
     Entry entry;
-    if (number(bytes, at + 8, 2) & 1) refuse("it is encrypted");
-    entry.method = static_cast<uint16_t>(number(bytes, at + 10, 2));
-    entry.crc = number(bytes, at + 16, 4);
-    entry.packed = number(bytes, at + 20, 4);
-    entry.size = number(bytes, at + 24, 4);
-    entry.header = number(bytes, at + 42, 4);
-    const size_t name = number(bytes, at + 28, 2);
-    const size_t more = number(bytes, at + 30, 2) + number(bytes, at + 32, 2);
-    if (name + more > directory_end - at - kDirectoryEntry) refuse("its directory is damaged");
-    entry.name = bytes.substr(at + kDirectoryEntry, name);
+    if (number(directory, at + 8, 2) & 1) refuse("it is encrypted");
+    const uint64_t method = number(directory, at + 10, 2);
+    entry.deflated = method == 8;
+    entry.crc = static_cast<uint32_t>(number(directory, at + 16, 4));
+    entry.packed = number(directory, at + 20, 4);
+    entry.size = number(directory, at + 24, 4);
+    entry.header = number(directory, at + 42, 4);
+    const size_t name = number(directory, at + 28, 2), extra = number(directory, at + 30, 2);
+    const size_t more = extra + number(directory, at + 32, 2);
+    if (name + more > directory.size() - at - kDirectoryEntry) refuse("its directory is damaged");
+    entry.name = directory.substr(at + kDirectoryEntry, name);
+    // Of the long fields only those are there whose short form is full.
+    const size_t extra_end = at + kDirectoryEntry + name + extra;
+    for (size_t field = extra_end - extra; field + 4 <= extra_end;) {
+      const size_t id = number(directory, field, 2), bytes_of = number(directory, field + 2, 2);
+      size_t value = field + 4;
+      field = value + bytes_of;
+      if (id != 1 || field > extra_end) continue;
+      for (uint64_t* part : {&entry.size, &entry.packed, &entry.header}) {
+        if (*part != kInLongField || value + 8 > field) continue;
+        *part = number(directory, value, 8);
+        value += 8;
+      }
+    }
     at += kDirectoryEntry + name + more;
     if (entry.name.ends_with(".npy")) entry.name.resize(entry.name.size() - 4);
     if (!known.insert(entry.name).second) refuse("it holds \"" + entry.name + "\" twice");
-    if (entry.method != 0 && entry.method != 8)
+    if (method != 0 && method != 8)
       refuse("\"" + entry.name + "\" is packed in a way that is not read");
-    if (entry.header > bytes.size() - kLocalHeader || entry.packed > bytes.size() ||
-        (entry.method == 0 && entry.packed != entry.size) ||
-        entry.size > kLargestRatio * (uint64_t{entry.packed} + 64))
+    if (entry.header > size - kLocalHeader || entry.packed > size ||
+        (method == 0 && entry.packed != entry.size) ||
+        entry.size / kLargestRatio > entry.packed + 64)
       refuse("the sizes of \"" + entry.name + "\" cannot be true");
     file.entries_.push_back(entry);
   }
@@ -141,82 +315,91 @@ bool NpzFile::contains(const std::string& name) const {
       entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.name == name; });
 }
 
-std::string NpzFile::content(const Entry& entry) const {
-  const auto refuse = [&](const std::string& what) {
-    throw DataError(path_, "array \"" + entry.name + "\" is damaged: " + what);
-  };
-  if (bytes_.compare(entry.header, 4, "PK\3\4") != 0) refuse("it is not where the directory says");
-  const size_t data = entry.header + kLocalHeader + number(bytes_, entry.header + 26, 2) +
-                      number(bytes_, entry.header + 28, 2);
-  if (data > bytes_.size() || entry.packed > bytes_.size() - data) refuse("it is cut off");
-  std::string result;
-  if (entry.method == 0) {
-    result = bytes_.substr(data, entry.size);
-  } else {
-    result.resize(entry.size);
-    z_stream stream{};
-    stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes_.data() + data));
-    stream.avail_in = entry.packed;
-    stream.next_out = reinterpret_cast<Bytef*>(result.data());
-    stream.avail_out = entry.size;
-    if (::inflateInit2(&stream, -MAX_WBITS) != Z_OK) refuse("zlib cannot start");
-    const int status = ::inflate(&stream, Z_FINISH);
-    const bool whole = status == Z_STREAM_END && stream.total_out == entry.size;
-    ::inflateEnd(&stream);
-    if (!whole) refuse("it cannot be unpacked");
+NpzRows NpzFile::rows(const std::string& name) const {
+  const auto found = std::find_if(
+      entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.name == name; });
+  if (found == entries_.end()) throw DataError(bytes_->path(), "holds no array \"" + name + "\"");
+  NpzRows rows;
+  rows.stream_ = std::make_unique<NpzStream>(bytes_, *found);
+  NpzStream& stream = *rows.stream_;
+  const auto refuse = [&](const std::string& what) { stream.refuse(what); };
+
+  std::string start(10, '\0');
+  if (stream.left() < start.size()) refuse("is no NumPy array");
+  stream.read(start.data(), start.size());
+  if (start.compare(0, 6, "\x93NUMPY") != 0) refuse("is no NumPy array");
+  const auto version = static_cast<unsigned char>(start[6]);
+  if (version < 1 || version > 3) refuse("has an unknown format version");
+  if (version > 1) {
+    if (stream.left() < 2) refuse("is cut off");
+    start.resize(12);
+    stream.read(start.data() + 10, 2);
   }
-  if (::crc32_z(0, reinterpret_cast<const Bytef*>(result.data()), result.size()) != entry.crc)
-    refuse("its checksum is wrong");
-  return result;
+  const uint64_t length = number(start, 8, version == 1 ? 2 : 4);
+  if (length > stream.left() || length > kLargestHeader) refuse("has a header longer than itself");
+  std::string text(static_cast<size_t>(length), '\0');
+  stream.read(text.data(), text.size());
+  const ArrayHeader header = array_header(text, refuse);
+
+  const auto type = known_types().find(header.type);
+  if (type == known_types().end())
+    refuse("has the element type " + header.type + "; numbers in little-endian order are read");
+  if (header.column_major && header.shape.size() > 1)
+    refuse("is stored by column, which is not read");
+  rows.type_ = type->second;
+  rows.widened_ = header.type == "<u2";
+  rows.shape_ = header.shape;
+  const uint64_t item = rows.widened_ ? 2 : c10::elementSize(rows.type_);
+  const uint64_t available = stream.left() / item;
+  // Zeros count as ones at first: the extents beside them must not overflow either.
+  uint64_t room = std::max<uint64_t>(available, 1), count = 1;
+  for (const int64_t extent : header.shape) {
+    const auto size = static_cast<uint64_t>(extent);
+    if (size > room) refuse("holds fewer values than its shape says");
+    room /= std::max<uint64_t>(size, 1);
+    count *= size;
+  }
+  if (count > available) refuse("holds fewer values than its shape says");
+  rows.left_ = header.shape.empty() ? 1 : header.shape[0];
+  for (size_t axis = 1; axis < header.shape.size(); ++axis) rows.row_values_ *= header.shape[axis];
+  return rows;
 }
 
 at::Tensor NpzFile::array(const std::string& name) const {
-  const auto found = std::find_if(
-      entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.name == name; });
-  if (found == entries_.end()) throw DataError(path_, "holds no array \"" + name + "\"");
-  const std::string bytes = content(*found);
-  const ArrayHeader header = array_header(path_, name, bytes);
-  static const std::map<std::string, at::ScalarType> types = {{"|u1", at::kByte},
-                                                              {"|b1", at::kBool},
-                                                              {"|i1", at::kChar},
-                                                              {"<i2", at::kShort},
-                                                              {"<u2", at::kInt},
-                                                              {"<i4", at::kInt},
-                                                              {"<i8", at::kLong},
-                                                              {"<f4", at::kFloat},
-                                                              {"<f8", at::kDouble}};
-  const auto type = types.find(header.type);
-  if (type == types.end())
-    throw DataError(path_,
-                    "array \"" + name + "\" has the element type " + header.type +
-                        "; numbers in little-endian order are read");
-  if (header.column_major && header.shape.size() > 1)
-    throw DataError(path_, "array \"" + name + "\" is stored by column, which is not read");
-  const size_t item = header.type == "<u2" ? 2 : c10::elementSize(type->second);
-  const size_t available = (bytes.size() - header.data) / item;
-  size_t count = 1;
-  for (const int64_t extent : header.shape) {
-    if (extent != 0 && count > available / static_cast<size_t>(extent))
-      count = available + 1;
-    else
-      count *= static_cast<size_t>(extent);
-    if (count > available) break;
+  NpzRows values = rows(name);
+  return values.next(values.left_).reshape(values.shape_);
+}
+
+NpzRows::NpzRows() = default;
+NpzRows::NpzRows(NpzRows&&) noexcept = default;
+NpzRows::~NpzRows() = default;
+
+at::Tensor NpzRows::next(int64_t rows) {
+  rows = std::min(rows, left_);
+  std::vector<int64_t> shape = shape_;
+  if (shape.empty()) shape.push_back(1);
+  shape[0] = rows;
+  const auto count = static_cast<size_t>(rows * row_values_);
+  at::Tensor tensor = at::empty(shape, widened_ ? at::kShort : type_);
+  if (count > 0)
+    stream_->read(static_cast<char*>(tensor.mutable_data_ptr()), count * tensor.element_size());
+  if (type_ == at::kBool) {
+    const auto* bytes = static_cast<const unsigned char*>(tensor.const_data_ptr());
+    if (!std::all_of(bytes, bytes + count, [](unsigned char c) { return c <= 1; }))
+      stream_->refuse("holds truth values other than 0 and 1");
   }
-  if (count > available)
-    throw DataError(path_, "array \"" + name + "\" holds fewer values than its shape says");
-  at::Tensor tensor = at::empty(header.shape, type->second);
-  const char* values = bytes.data() + header.data;
-  if (header.type == "<u2") {
-    auto* to = tensor.mutable_data_ptr<int32_t>();
-    for (size_t i = 0; i < count; ++i) {
-      uint16_t value;
-      std::memcpy(&value, values + 2 * i, 2);
-      to[i] = value;
-    }
-  } else if (count > 0) {
-    std::memcpy(tensor.mutable_data_ptr(), values, count * item);
+  left_ -= rows;
+  if (left_ == 0) stream_->finish();
+  // The 16 bits were read as signed ones.
+  return widened_ ? tensor.to(at::kInt).bitwise_and(0xffff) : tensor;
+}
+
+void NpzRows::skip(int64_t rows) {
+  while (rows > 0 && left_ > 0) {
+    const int64_t some = std::min<int64_t>(rows, 1024);
+    next(some);
+    rows -= some;
   }
-  return tensor;
 }
 
 }  // namespace vireo

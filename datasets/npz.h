@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,9 +10,40 @@
 
 namespace vireo {
 
-/// A NumPy archive (.npz): a ZIP file, without encryption or ZIP64, of arrays stored or deflated.
-/// Sizes are checked against the file's before anything is allocated, names and checksums against
-/// the archive's directory. Pickled objects are refused.
+class NpzBytes;
+class NpzStream;
+
+/// An array of an archive, read from its first row (along the first axis) to its last, so that it
+/// never has to be in memory whole.
+class NpzRows {
+ public:
+  NpzRows(NpzRows&&) noexcept;
+  ~NpzRows();
+
+  const std::vector<int64_t>& shape() const { return shape_; }
+  /// What `next` returns: uint8, int8, int16, int32, int64, float32, float64, bool; uint16 is
+  /// widened to int32.
+  at::ScalarType type() const { return type_; }
+  /// The next `rows` rows, [rows, ...]; at most as many as are left. With the last one the checksum
+  /// is compared. Throws DataError.
+  at::Tensor next(int64_t rows);
+  /// Passes over rows.
+  void skip(int64_t rows);
+
+ private:
+  friend class NpzFile;
+  NpzRows();
+
+  std::unique_ptr<NpzStream> stream_;
+  std::vector<int64_t> shape_;
+  at::ScalarType type_{};
+  bool widened_ = false;
+  int64_t left_ = 0, row_values_ = 1;
+};
+
+/// A NumPy archive (.npz) of any size: a ZIP or ZIP64 file, without encryption, of arrays stored or
+/// deflated. Sizes are checked against the file's before anything is allocated, names and checksums
+/// against the archive's directory. Pickled objects are refused.
 class NpzFile {
  public:
   /// Throws DataError with what was found and what the format asks for.
@@ -20,20 +52,21 @@ class NpzFile {
   /// Without ".npy".
   std::vector<std::string> names() const;
   bool contains(const std::string& name) const;
-  /// The array as a tensor: uint8, int8, int16, int32, int64, float32, float64, bool; uint16 as
-  /// int32. Row by row (C order). Throws DataError.
+  /// The whole array, row by row (C order), with the types of NpzRows. Throws DataError.
   at::Tensor array(const std::string& name) const;
+  /// The array's type and shape, before its values. Throws DataError.
+  NpzRows rows(const std::string& name) const;
 
  private:
   struct Entry {
     std::string name;
-    uint16_t method = 0;
-    uint32_t crc = 0, packed = 0, size = 0, header = 0;
+    bool deflated = false;
+    uint32_t crc = 0;
+    uint64_t packed = 0, size = 0, header = 0;
   };
-  std::string content(const Entry& entry) const;
+  friend class NpzStream;
 
-  std::filesystem::path path_;
-  std::string bytes_;
+  std::shared_ptr<const NpzBytes> bytes_;
   std::vector<Entry> entries_;
 };
 

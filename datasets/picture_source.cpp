@@ -265,24 +265,28 @@ void read_medmnist(const PictureDataConfig& config, PictureSource& source) {
   source.descriptions.push_back(archive);
   const NpzFile file = NpzFile::open(archive);
   PictureSet& set = source.set;
-  std::vector<at::Tensor> pictures;
+  std::vector<int64_t> shape;  // of a picture
   int64_t columns = 0, highest = 0;
   for (const auto& [name, part] :
        {std::pair{"train", Part::kTrain}, {"val", Part::kVal}, {"test", Part::kTest}}) {
     const std::string prefix = name;
     if (!file.contains(prefix + "_images")) continue;
-    at::Tensor images = file.array(prefix + "_images");
+    NpzRows images = file.rows(prefix + "_images");
     at::Tensor labels = file.array(prefix + "_labels").to(at::kLong);
-    if (images.dim() == 3) images = images.unsqueeze(3);
     if (labels.dim() == 1) labels = labels.unsqueeze(1);
-    if (images.scalar_type() != at::kByte || images.dim() != 4 ||
-        (images.size(3) != 1 && images.size(3) != 3))
-      throw DataError(archive, prefix + "_images is not uint8 [N, H, W] or [N, H, W, 3]");
-    if (labels.dim() != 2 || labels.size(0) != images.size(0) || labels.size(1) < 1 ||
+    const at::IntArrayRef sizes = images.shape();
+    if (images.type() != at::kByte || sizes.size() < 3 || sizes.size() > 4 ||
+        (sizes.size() == 4 && sizes[3] != 3 && sizes[3] != 1))
+      throw DataError(archive,
+                      prefix + "_images is " + c10::toString(images.type()) + " " +
+                          c10::str(sizes) +
+                          "; pictures are Byte [N, H, W] or [N, H, W, 3] (volumes: as NIfTI)");
+    if (labels.dim() != 2 || labels.size(0) != sizes[0] || labels.size(1) < 1 ||
         (columns > 0 && labels.size(1) != columns))
       throw DataError(archive, prefix + "_labels does not hold labels for every picture");
-    if (!pictures.empty() && images.sizes().slice(1) != pictures[0].sizes().slice(1))
+    if (!shape.empty() && sizes.slice(1) != at::IntArrayRef(shape))
       throw DataError(archive, "its parts hold pictures of different sizes");
+    shape = sizes.slice(1).vec();
     columns = labels.size(1);
     set.multi_label = columns > 1;
     const auto values = labels.accessor<int64_t, 2>();
@@ -299,11 +303,10 @@ void read_medmnist(const PictureDataConfig& config, PictureSource& source) {
       set.items.push_back({prefix + "/" + std::to_string(i), label, -1, part, -1});
     }
     source.has_splits = source.has_splits || part == Part::kVal;
-    pictures.push_back(images);
+    source.arrays.push_back(std::move(images));
   }
-  if (pictures.empty())
+  if (source.arrays.empty())
     throw DataError(archive, "has no train_images; MedMNIST's arrays were expected");
-  source.arrays = at::cat(pictures);
   source.slices.assign(set.items.size(), -1);
   const int64_t classes = set.multi_label ? columns : highest + 1;
   set.class_names = config.class_names;

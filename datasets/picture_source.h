@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "datasets/npz.h"
 #include "datasets/picture_data_config.h"
 #include "datasets/picture_set.h"
 #include "datasets/source.h"
@@ -17,8 +18,9 @@ struct PictureSource {
   std::filesystem::path folder;
   PictureSet set;               ///< names, classes, patients, parts; no pixels yet
   std::vector<int64_t> slices;  ///< of a volume, per item; -1: a picture
-  at::Tensor arrays;            ///< medmnist: uint8 [items, H, W, C]
-  bool has_splits = false;      ///< the data set says which part is for validation
+  /// medmnist: the parts' pictures, in the items' order, uint8 [pictures, H, W] or [..., 3].
+  std::vector<NpzRows> arrays;
+  bool has_splits = false;  ///< the data set says which part is for validation
   std::vector<std::filesystem::path> descriptions;  ///< lists, tables, archives
   std::vector<Problem> problems;
 };

@@ -7,6 +7,7 @@
 #include <ATen/Functions.h>
 #include <nlohmann/json.hpp>
 
+#include "datasets/prepared_slices.h"
 #include "vision/core/error.h"
 #include "vision/transforms/resample.h"
 
@@ -19,32 +20,6 @@ using Kind = ChannelNormalization::Kind;
 const std::map<Kind, std::string> kKindNames = {
     {Kind::kCt, "ct"}, {Kind::kZScore, "zscore"}, {Kind::kRgb, "rgb"}, {Kind::kNone, "none"}};
 constexpr const char* kAxisNames[] = {"z", "y", "x"};
-
-at::Tensor normalised(const std::string& name,
-                      const at::Tensor& channel,
-                      const ChannelNormalization& how,
-                      double full_scale) {
-  switch (how.kind) {
-    case Kind::kNone:
-      return channel;
-    case Kind::kCt:
-      return (channel.clamp(how.lower, how.upper) - how.mean) / how.sd;
-    case Kind::kRgb:
-      if (full_scale <= 0)
-        throw DataError(name,
-                        "channel " + how.channel_name +
-                            " is to be normalised as a colour, but is no 8- or 16-bit picture");
-      return (channel / full_scale - how.mean) / how.sd;
-    case Kind::kZScore:
-      break;
-  }
-  // In float64: sums over millions of voxels of raw intensities.
-  const at::Tensor tissue = channel.masked_select(channel.ne(0)).to(at::kDouble);
-  if (tissue.numel() == 0) return at::zeros_like(channel);
-  const double mean = tissue.mean().item<double>();
-  const double sd = tissue.std(/*unbiased=*/false).item<double>();
-  return (channel - mean) / std::max(sd, 1e-8);
-}
 
 // Class numbers of label values; the error lists every value that is not declared.
 at::Tensor class_numbers(const std::string& name,
@@ -69,17 +44,6 @@ at::Tensor class_numbers(const std::string& name,
   if (!undeclared.empty())
     throw DataError(name, "the label map holds values that are not declared: " + undeclared);
   return classes;
-}
-
-void check_image(const std::string& name, const Volume& image, const Preparation& preparation) {
-  const bool repeated =
-      image.values.size(0) == 1 && image.full_scale > 0 && preparation.channels.size() == 3;
-  if (!repeated && image.values.size(0) != static_cast<int64_t>(preparation.channels.size()))
-    throw DataError(name,
-                    "has " + std::to_string(image.values.size(0)) + " channels; " +
-                        std::to_string(preparation.channels.size()) + " were expected");
-  if (!at::isfinite(image.values).all().item<bool>())
-    throw DataError(name, "holds NaN or infinite voxels");
 }
 
 std::string color_text(const std::array<uint8_t, 3>& rgb) {
@@ -127,20 +91,6 @@ std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry&
   for (int axis = 0, next = 1; axis < 3; ++axis)
     if (axis != first) order[next++] = axis;
   return order;
-}
-
-std::array<int64_t, 3> prepared_size(const Preparation& preparation, const Geometry& ordered) {
-  std::array<int64_t, 3> size = ordered.size_zyx;
-  if (preparation.slice_size)
-    return {size[0], (*preparation.slice_size)[0], (*preparation.slice_size)[1]};
-  if (!preparation.spacing_mm) return size;
-  for (int i = 0; i < 3; ++i) {
-    const double wanted = (*preparation.spacing_mm)[i];
-    if (wanted <= 0) continue;
-    const double extent = static_cast<double>(size[i]) * ordered.spacing_mm_zyx[i];
-    size[i] = std::max<int64_t>(1, std::llround(extent / wanted));
-  }
-  return size;
 }
 
 double grid_tolerance_mm(const Geometry& geometry) {
@@ -244,46 +194,24 @@ PreparedCase prepare_case(const std::string& name,
                           const Volume& image,
                           const std::optional<Volume>& labels,
                           const Preparation& preparation) {
-  check_image(name, image, preparation);
+  const PreparedSlices slices(name, image, {}, preparation);
   PreparedCase result;
   result.name = name;
   result.native = image.geometry;
-
-  result.axis_order = prepared_axes(preparation, image.geometry);
+  result.axis_order = slices.axes().order_zyx;
+  result.geometry = slices.geometry();
+  const auto& size = result.geometry.size_zyx;
+  result.image = slices.read(0, size[0]);
+  if (!labels) return result;
+  const std::string apart =
+      difference(image.geometry, labels->geometry, grid_tolerance_mm(image.geometry));
+  if (!apart.empty()) throw DataError(name, "image and label map do not match: " + apart);
   const auto& order = result.axis_order;
-  result.geometry = image.geometry.permuted(order);
-
-  std::vector<at::Tensor> channels;
-  const bool grey = image.values.size(0) == 1;
-  for (size_t c = 0; c < preparation.channels.size(); ++c)
-    channels.push_back(normalised(name,
-                                  image.values[grey ? 0 : static_cast<int64_t>(c)],
-                                  preparation.channels[c],
-                                  image.full_scale));
-  result.image = at::stack(channels)
-                     .permute({0, order[0] + 1, order[1] + 1, order[2] + 1})
-                     .to(at::kFloat)
-                     .contiguous();
-  if (labels) {
-    const std::string apart =
-        difference(image.geometry, labels->geometry, grid_tolerance_mm(image.geometry));
-    if (!apart.empty()) throw DataError(name, "image and label map do not match: " + apart);
-    result.labels = class_numbers(name, labels->values[0], preparation)
-                        .permute({order[0], order[1], order[2]})
-                        .contiguous();
-  }
-
-  const std::array<int64_t, 3> size = prepared_size(preparation, result.geometry);
-  if (size == result.geometry.size_zyx) return result;
-  if (preparation.slice_size && image.full_scale > 0)
-    result.image = at::_upsample_bilinear2d_aa(
-                       result.image.transpose(0, 1), {size[1], size[2]}, /*align_corners=*/false)
-                       .transpose(0, 1)
-                       .contiguous();
-  else
-    result.image = resample_image(result.image, size, Interpolation::kCubic);
-  if (result.labels.defined()) result.labels = resample_labels(result.labels, size);
-  result.geometry = result.geometry.resized(size);
+  result.labels = class_numbers(name, labels->values[0], preparation)
+                      .permute({order[0], order[1], order[2]})
+                      .contiguous();
+  if (preparation.spacing_mm || preparation.slice_size)
+    result.labels = resample_labels(result.labels, size);
   return result;
 }
 

@@ -77,9 +77,6 @@ struct PreparedCase {
 /// first, the others as they were.
 std::array<int, 3> prepared_axes(const Preparation& preparation, const Geometry& file);
 
-/// The size of the prepared grid, axes ordered as prepared, of a grid in that order.
-std::array<int64_t, 3> prepared_size(const Preparation& preparation, const Geometry& ordered);
-
 /// How far apart, in mm, the grids of an image and its label map (or of two channels) may be at any
 /// corner: a twentieth of the smallest voxel side.
 double grid_tolerance_mm(const Geometry& geometry);

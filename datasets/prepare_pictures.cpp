@@ -44,7 +44,7 @@ std::string inputs_of(const PictureDataConfig& config, const PictureSource& sour
   const auto add = [&](const std::string& text) { hash.update(text.data(), text.size()); };
   add(std::string(kRecipeVersion) + "\n" + config.recipe() + "\n");
   for (const fs::path& path : source.descriptions) add(stamp(path));
-  if (!source.arrays.defined())
+  if (source.arrays.empty())
     for (const PictureItem& item : source.set.items) add(stamp(source.folder / item.name));
   return hash.hex_digest();
 }
@@ -139,10 +139,13 @@ class Preparer {
       const int64_t size = std::min(kChunk, count - begin);
       std::vector<at::Tensor> pictures(static_cast<size_t>(size));
       std::vector<std::string> reasons(pictures.size());
+      for (size_t i = 0; i < pictures.size() && !source_.arrays.empty(); ++i)
+        pictures[i] = next_row(open[static_cast<size_t>(begin) + i]);
       run_parallel(size, config_.workers, [&](int64_t i) {
         const auto at = static_cast<size_t>(i);
         try {
-          pictures[at] = reduced(decode(open[static_cast<size_t>(begin) + at]), config_.short_side);
+          if (!pictures[at].defined()) pictures[at] = decode(open[static_cast<size_t>(begin) + at]);
+          pictures[at] = reduced(pictures[at], config_.short_side);
         } catch (const DataError& error) {
           reasons[at] = error.what();
         }
@@ -169,14 +172,29 @@ class Preparer {
  private:
   at::Tensor decode(int64_t item) const {
     const auto i = static_cast<size_t>(item);
-    if (source_.arrays.defined()) return source_.arrays[item];
     return read_classified_picture(
         source_.folder / set_.items[i].name, source_.slices[i], config_.depth);
+  }
+
+  // An archive's picture [H, W, C]; items are asked for in their order.
+  at::Tensor next_row(int64_t item) {
+    while (item >= array_begin_ + source_.arrays[array_].shape()[0]) {
+      array_begin_ += source_.arrays[array_].shape()[0];
+      next_item_ = array_begin_;
+      ++array_;
+    }
+    source_.arrays[array_].skip(item - next_item_);
+    next_item_ = item + 1;
+    const at::Tensor row = source_.arrays[array_].next(1)[0];
+    return row.dim() == 2 ? row.unsqueeze(2) : row;
   }
 
   const PictureDataConfig& config_;
   PictureSource& source_;
   PictureSet& set_;
+  size_t array_ = 0;         // which of the archive's parts is being read
+  int64_t array_begin_ = 0;  // its first item
+  int64_t next_item_ = 0;
 };
 
 void judge_problems(const PictureDataConfig& config, const PictureSource& source) {
@@ -214,7 +232,7 @@ PrepareReport prepare_pictures(const PictureDataConfig& config, const PrepareOpt
   remove_temporary_files(config.cache);
 
   PictureStorage storage;
-  storage.decoded = config.decoded || source.arrays.defined();
+  storage.decoded = config.decoded || !source.arrays.empty();
   storage.depth = config.depth;
   if (!storage.decoded) storage.folder = fs::absolute(source.folder);
   set.channels = config.channels > 0 ? config.channels : 1;

@@ -10,6 +10,7 @@
 #include "datasets/splits.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/safetensors.h"
 #include "vision/core/sha256.h"
 #include "vision/image/geometry_json.h"
@@ -32,13 +33,16 @@ json read_manifest(const fs::path& path) {
     throw DataError(path.parent_path(),
                     "is not a prepared cache: it has no cache.json, which `vireo prepare` writes "
                     "last. Run it (again)");
-  const json manifest = json::parse(read_text(path), nullptr, false);
-  if (!manifest.is_object() || manifest.value("format", "") != "vireo.prepared_cache")
+  json manifest;
+  try {
+    manifest = parse_json(read_text(path), path);
+  } catch (const DataError&) {
+  }
+  if (json_text(manifest, "format") != "vireo.prepared_cache")
     broken(path, "is not the manifest of a prepared cache");
-  const int64_t version = manifest.value("version", int64_t{0});
-  if (version != 1)
+  if (const auto version = manifest.find("version"); version == manifest.end() || *version != 1)
     throw DataError(path,
-                    "has format version " + std::to_string(version) +
+                    "has format version " + (version == manifest.end() ? "none" : version->dump()) +
                         "; this program reads version 1. Prepare the data set with this program");
   return manifest;
 }
@@ -144,7 +148,7 @@ CachedCase PreparedCache::load(const std::string& case_name) const {
   result.labels = file.tensor("labels");
   const std::string source = file.path().string();
   try {
-    const json description = json::parse(file.metadata().at("case"));
+    const json description = parse_json(file.metadata().at("case"), file.path());
     result.geometry = geometry_from_json(description.at("geometry"), source);
     result.native = geometry_from_json(description.at("native"), source);
     result.axis_order = description.at("axis_order").get<std::array<int, 3>>();
@@ -156,7 +160,8 @@ CachedCase PreparedCache::load(const std::string& case_name) const {
   auto sorted_axes = result.axis_order;
   std::sort(sorted_axes.begin(), sorted_axes.end());
   bool sound = sorted_axes == std::array{0, 1, 2} &&
-               result.image.sizes().slice(1) == at::IntArrayRef(result.geometry.size_zyx);
+               result.image.sizes().slice(1) == at::IntArrayRef(result.geometry.size_zyx) &&
+               result.slices_of_class.size() < state_->preparation.labels.size();
   for (const auto& slices : result.slices_of_class)
     for (const int64_t slice : slices) sound = sound && slice >= 0 && slice < result.labels.size(0);
   if (!sound) broken(file.path(), "its description does not fit its image");

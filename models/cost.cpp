@@ -123,8 +123,11 @@ ModelCost measure_cost(Model& model, const std::vector<int64_t>& shape, bool tra
   for (const auto& parameter : model.parameters()) cost.parameters += parameter.numel();
   for (const auto& buffer : model.buffers()) cost.buffer_numbers += buffer.numel();
   const Restore restore(model);
+  const auto parameters = model.parameters();  // none in an inference form, which is for float32
   const at::Tensor image =
-      at::zeros(shape, model.parameters().front().options().requires_grad(false));
+      at::zeros(shape,
+                parameters.empty() ? at::TensorOptions(at::kFloat)
+                                   : parameters.front().options().requires_grad(false));
 
   model.eval();
   {

@@ -6,6 +6,7 @@
 
 #include <torch/nn/module.h>
 
+#include "kernels/packed/packed_linear.h"
 #include "vision/core/config_table.h"
 
 namespace vireo {
@@ -21,6 +22,8 @@ class Model : public torch::nn::Module {
   /// Names (or prefixes ending in '*') that published weight files hold though the network never
   /// uses them.
   virtual bool is_known_unused(const std::string& state_name) const { return state_name.empty(); }
+  /// This network, of float32 on the CPU, as inference.h describes; null: there is none.
+  virtual std::shared_ptr<Model> inference_form(Arithmetic) const { return nullptr; }
 };
 
 /// Input channels and classes come from the data set unless the configuration fixes them.

@@ -103,18 +103,25 @@ bool RwkvUnet::is_known_unused(const std::string& state_name) const {
   return unused_.contains(state_name);
 }
 
-at::Tensor RwkvUnet::forward(const at::Tensor& image) {
-  if (image.dim() != 4 || image.size(1) != config_.in_channels || image.numel() == 0)
+at::Tensor on_padded(const at::Tensor& image,
+                     int64_t channels,
+                     const std::function<at::Tensor(const at::Tensor&)>& network) {
+  if (image.dim() != 4 || image.size(1) != channels || image.numel() == 0)
     throw Error(c10::str("RWKV-UNet: the input has the shape ",
                          image.sizes(),
                          "; expected [batch, ",
-                         config_.in_channels,
+                         channels,
                          ", height, width]"));
   const int64_t height = image.size(2), width = image.size(3);
   at::Tensor x = pad_side(image, /*right=*/true, missing_to_multiple(width));
   x = pad_side(x, /*right=*/false, missing_to_multiple(height));  // [B, C, 16 h, 16 w]
-  x = forward_padded(x);                                          // [B, K, 16 h, 16 w]
+  x = network(x);                                                 // [B, K, 16 h, 16 w]
   return x.narrow(2, 0, height).narrow(3, 0, width);              // [B, K, H, W]
+}
+
+at::Tensor RwkvUnet::forward(const at::Tensor& image) {
+  return on_padded(
+      image, config_.in_channels, [this](const at::Tensor& x) { return forward_padded(x); });
 }
 
 at::Tensor RwkvUnet::forward_padded(const at::Tensor& image) {

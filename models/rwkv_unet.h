@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <set>
 #include <string>
 
@@ -49,7 +50,12 @@ class RwkvUnet : public Model {
   int64_t input_channels() const override { return config_.in_channels; }
   int64_t class_count() const override { return config_.classes; }
   bool is_known_unused(const std::string& state_name) const override;
+  std::shared_ptr<Model> inference_form(Arithmetic precision) const override;
   const RwkvUnetConfig& config() const { return config_; }
+  const RwkvUnetStages& stages() const { return stages_; }
+  const Ccm& ccm() const { return ccm_; }
+  const std::array<RwkvUnetDecoder, 4>& decoders() const { return decoders_; }
+  const torch::nn::Conv2d& final_conv() const { return final_conv_; }
 
  private:
   void build_decoder();
@@ -63,5 +69,11 @@ class RwkvUnet : public Model {
   torch::nn::Conv2d final_conv_{nullptr};
   std::set<std::string> unused_;
 };
+
+/// [B, C, H, W] of any size -> [B, K, H, W] by a network for multiples of 16, as RwkvUnet says.
+/// Throws Error where the image has not `channels` channels.
+at::Tensor on_padded(const at::Tensor& image,
+                     int64_t channels,
+                     const std::function<at::Tensor(const at::Tensor&)>& network);
 
 }  // namespace vireo

@@ -131,13 +131,17 @@ bool RwkvUnetEncoder::is_known_unused(const std::string& state_name) const {
   return stages_.unused_names().contains(state_name);
 }
 
-at::Tensor RwkvUnetEncoder::forward(const at::Tensor& image) {
-  if (image.dim() != 4 || image.size(1) != config_.in_channels || image.numel() == 0)
+void check_encoder_input(const at::Tensor& image, int64_t channels) {
+  if (image.dim() != 4 || image.size(1) != channels || image.numel() == 0)
     throw Error(c10::str("RWKV-UNet encoder: the input has the shape ",
                          image.sizes(),
                          "; expected [batch, ",
-                         config_.in_channels,
+                         channels,
                          ", height, width]"));
+}
+
+at::Tensor RwkvUnetEncoder::forward(const at::Tensor& image) {
+  check_encoder_input(image, config_.in_channels);
   at::Tensor x = stages_.forward(image)[3];  // [B, dims[3], H/16, W/16]
   if (batch_norm_) x = run(batch_norm_, x);
   if (layer_norm_) x = layer_norm_(x);

@@ -51,6 +51,8 @@ class RwkvUnetStages {
   /// Names below `owner` that published files hold though the blocks never use them: an attention
   /// and two norms in every block.
   const std::set<std::string>& unused_names() const { return unused_; }
+  const std::array<std::vector<IrRwkvBlock>, 5>& blocks() const { return blocks_; }
+  int64_t stem_channels() const { return stem_channels_; }
 
  private:
   void add(torch::nn::Module& owner, size_t stage, const IrRwkvOptions& options);
@@ -79,6 +81,7 @@ class RwkvUnetEncoder : public Model {
   int64_t class_count() const override { return config_.classes; }
   bool classifies() const override { return true; }
   bool is_known_unused(const std::string& state_name) const override;
+  std::shared_ptr<Model> inference_form(Arithmetic precision) const override;
   /// Names of what follows the stages.
   static std::vector<std::string> classifier_names(const RwkvUnetEncoderConfig& config);
 
@@ -89,5 +92,8 @@ class RwkvUnetEncoder : public Model {
   LayerNorm2d layer_norm_{nullptr};             ///< registered as `norm`
   torch::nn::Linear head_{nullptr};
 };
+
+/// Throws Error where the image is not [batch, channels, height, width].
+void check_encoder_input(const at::Tensor& image, int64_t channels);
 
 }  // namespace vireo

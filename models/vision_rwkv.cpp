@@ -56,14 +56,18 @@ at::Tensor VisionRwkvBackboneImpl::positions(int64_t height, int64_t width) cons
       pos_embed, config.grid(), config.grid(), height, width, config.interpolation);
 }
 
-at::Tensor VisionRwkvBackboneImpl::embed(const at::Tensor& image, int64_t* height, int64_t* width) {
-  const auto& c = config;
-  if (image.dim() != 4 || image.size(1) != c.in_channels || image.numel() == 0)
+void check_vision_rwkv_input(const at::Tensor& image, const VisionRwkvConfig& config) {
+  if (image.dim() != 4 || image.size(1) != config.in_channels || image.numel() == 0)
     throw Error(c10::str("Vision-RWKV: the input has the shape ",
                          image.sizes(),
                          "; expected [batch, ",
-                         c.in_channels,
+                         config.in_channels,
                          ", height, width]"));
+}
+
+at::Tensor VisionRwkvBackboneImpl::embed(const at::Tensor& image, int64_t* height, int64_t* width) {
+  const auto& c = config;
+  check_vision_rwkv_input(image, c);
   at::Tensor x = image;
   if (c.stem_channels != c.in_channels) x = x.expand({-1, c.stem_channels, -1, -1});
   const int64_t right = missing_to_multiple(image.size(3), c.patch_size);

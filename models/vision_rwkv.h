@@ -88,6 +88,7 @@ class VisionRwkv : public Model {
   int64_t input_channels() const override { return config_.in_channels; }
   int64_t class_count() const override { return config_.classes; }
   bool classifies() const override { return true; }
+  std::shared_ptr<Model> inference_form(Arithmetic precision) const override;
   VisionRwkvBackbone& backbone() { return backbone_; }
   const VisionRwkvConfig& config() const { return config_; }
 
@@ -96,5 +97,8 @@ class VisionRwkv : public Model {
   VisionRwkvBackbone backbone_{nullptr};
   torch::nn::Linear fc_{nullptr};
 };
+
+/// Throws Error where the image is not [batch, in_channels, height, width].
+void check_vision_rwkv_input(const at::Tensor& image, const VisionRwkvConfig& config);
 
 }  // namespace vireo

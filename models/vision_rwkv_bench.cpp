@@ -1,21 +1,20 @@
-#include <algorithm>
-#include <fstream>
-#include <limits>
 #include <memory>
 #include <string>
 
 #include <ATen/ATen.h>
-#include <benchmark/benchmark.h>
-#include <malloc.h>
 #include <torch/optim/adamw.h>
 
-#include "kernels/bench_support.h"
-#include "models/vision_rwkv.h"
+#include "kernels/bench/aten_forms.h"
+#include "kernels/bench/bench.h"
+#include "kernels/bench/operator_in_use.h"
+#include "models/eager_networks.h"
+#include "models/inference.h"
 #include "vision/blocks/layout.h"
 
 // Vision-RWKV-T and Vision-RWKV-6-T beside a vision transformer of their width, depth and patch
 // (ViT-Ti) whose attention is LibTorch's own, at::scaled_dot_product_attention: on the CPU a fused,
-// tiled softmax whose memory is linear in the tokens and whose time is quadratic.
+// tiled softmax whose memory is linear in the tokens and whose time is quadratic. Vision-RWKV-T
+// also beside itself in plain LibTorch (eager_networks.h).
 namespace vireo {
 namespace {
 
@@ -107,97 +106,121 @@ std::shared_ptr<Model> vision_rwkv6_t() {
   return std::make_shared<VisionRwkv>(VisionRwkvConfig::preset6('T'));
 }
 
-/// A number of bytes from /proc/self/status, or NaN.
-double resident(const std::string& key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string word; file >> word;)
-    if (double kib = 0; word == key + ":" && file >> kib) return kib * 1024;
-  return std::numeric_limits<double>::quiet_NaN();
-}
+constexpr int64_t kSide = 224;
 
-/// The most that the process held resident since it was made, beyond what it held then.
-class PeakMemory {
- public:
-  PeakMemory() {
-    malloc_trim(0);
-    std::ofstream("/proc/self/clear_refs") << "5";  // begins VmHWM anew (Linux)
-    before_ = resident("VmRSS");
-  }
-  double mebibytes() const { return (resident("VmHWM") - before_) / (1 << 20); }
-
- private:
-  double before_;
-};
-
-/// One pass without gradients, of `batch` square images.
-void time_forward(benchmark::State& state, Make make, int64_t batch, int64_t side) {
-  const at::NoGradGuard no_grad;
+/// One pass without gradients.
+std::function<void()> inference(Make make, int64_t batch, at::Device device) {
   at::manual_seed(1);
-  const auto model = make();
+  const std::shared_ptr<Model> model = make();
+  model->to(device);
   model->eval();
-  const at::Tensor image = at::randn({batch, 3, side, side});
-  const PeakMemory peak;
-  for (auto _ : state) benchmark::DoNotOptimize(model->forward(image));
-  state.counters["peak_MiB"] = peak.mebibytes();
-  count_each(state, "per_image", batch);
-  count_each(state, "per_patch", batch * (side / 16) * (side / 16));
-}
-
-void forward(benchmark::State& state, Make make) {
-  time_forward(state, make, state.range(0), 224);
-}
-
-/// Of one image, as its area grows.
-void latency(benchmark::State& state, Make make) {
-  time_forward(state, make, 1, state.range(0));
+  const at::Tensor images = at::randn({batch, 3, kSide, kSide}, device);
+  return [=] {
+    const at::NoGradGuard no_grad;
+    model->forward(images);
+  };
 }
 
 /// Forward, loss, backward and update.
-void training_step(benchmark::State& state, Make make) {
+std::function<void()> training_step(Make make, int64_t batch, at::Device device) {
   at::manual_seed(1);
-  const auto model = make();
-  torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(1e-4));
-  const int64_t batch = state.range(0);
-  const at::Tensor image = at::randn({batch, 3, 224, 224});
-  const at::Tensor truth = at::randint(kClasses, {batch}, at::kLong);
-  const PeakMemory peak;
-  for (auto _ : state) {
-    optimizer.zero_grad();
-    at::cross_entropy_loss(model->forward(image), truth).backward();
-    optimizer.step();
+  const std::shared_ptr<Model> model = make();
+  model->to(device);
+  const auto optimizer =
+      std::make_shared<torch::optim::AdamW>(model->parameters(), torch::optim::AdamWOptions(1e-4));
+  const at::Tensor images = at::randn({batch, 3, kSide, kSide}, device);
+  const at::Tensor truth = at::randint(kClasses, {batch}, at::device(device).dtype(at::kLong));
+  return [=] {
+    optimizer->zero_grad();
+    at::cross_entropy_loss(model->forward(images), truth).backward();
+    optimizer->step();
+  };
+}
+
+struct Form {
+  const char* name;
+  eager::Wkv wkv;
+  bool once;  ///< a pass takes long
+};
+constexpr Form kForms[] = {
+    {"plain LibTorch, Bi-WKV left out", bi_wkv_left_out, false},
+    {"plain LibTorch, Bi-WKV by token", eager::exact_token_scan, false},
+    {"plain LibTorch, by token, one maximum", bi_wkv_by_token, false},
+    {"plain LibTorch, Bi-WKV quadratic", bi_wkv_quadratic, true},
+};
+
+/// Vision-RWKV-T in its inference form.
+void measure_prepared(Bench& bench, int64_t batch, Arithmetic precision) {
+  BenchCase c;
+  c.name = "Vision-RWKV-T inference form, " + shape_text({batch, 3, kSide, kSide}) + ", " +
+           name_of(precision);
+  if (!bench.wants(c.name)) return;
+  c.images = batch;
+  at::manual_seed(1);
+  const auto model = std::make_shared<VisionRwkv>(VisionRwkvConfig::preset('T'));
+  model->eval();
+  const at::Tensor images = at::randn({batch, 3, kSide, kSide});
+  const auto passes = [&](auto network) {
+    return [=] {
+      const at::NoGradGuard no_grad;
+      network->forward(images);
+    };
+  };
+  const auto ours = prepare_for_inference(model, precision);
+  c.ours = {"", passes(ours)};
+  for (const Form& form : kForms) {
+    if (form.once && batch > 1) continue;
+    const auto eager = std::make_shared<eager::Classifier>(*model, form.wkv);
+    const at::NoGradGuard no_grad;
+    const at::Tensor x = images.narrow(0, 0, 1);
+    if (form.wkv != bi_wkv_left_out && precision == Arithmetic::kFloat32)
+      check_same(form.name, ours->forward(x), eager->forward(x));
+    c.others.push_back({form.name, passes(eager)});
   }
-  state.counters["peak_MiB"] = peak.mebibytes();
-  count_each(state, "per_image", batch);
+  bench.measure(c);
 }
 
-void batches(benchmark::internal::Benchmark* bench) {
-  as_minimum(bench)->ArgName("batch")->Arg(1)->Arg(16);
-}
-void one_batch(benchmark::internal::Benchmark* bench) {
-  as_minimum(bench)->ArgName("batch")->Arg(16);
-}
-void sides(benchmark::internal::Benchmark* bench) {
-  as_minimum(bench)->ArgName("side")->Arg(224)->Arg(512)->Arg(1024);
-}
-// The transformer takes long here: once.
-void largest_side(benchmark::internal::Benchmark* bench) {
-  as_minimum(bench)->ArgName("side")->Arg(2048)->Repetitions(1);
-}
+void measure_all(Bench& bench) {
+  if (bench.device().is_cpu())
+    for (const int64_t batch : {1, 8})
+      for (const auto precision : {Arithmetic::kFloat32, Arithmetic::kBfloat16, Arithmetic::kInt8})
+        measure_prepared(bench, batch, precision);
 
-BENCHMARK_CAPTURE(forward, vit_ti, vit_ti)->Apply(batches);
-BENCHMARK_CAPTURE(forward, vision_rwkv_t, vision_rwkv_t)->Apply(batches);
-BENCHMARK_CAPTURE(forward, vision_rwkv6_t, vision_rwkv6_t)->Apply(batches);
-BENCHMARK_CAPTURE(latency, vit_ti, vit_ti)->Apply(sides);
-BENCHMARK_CAPTURE(latency, vision_rwkv_t, vision_rwkv_t)->Apply(sides);
-BENCHMARK_CAPTURE(latency, vision_rwkv6_t, vision_rwkv6_t)->Apply(sides);
-BENCHMARK_CAPTURE(latency, vit_ti, vit_ti)->Apply(largest_side);
-BENCHMARK_CAPTURE(latency, vision_rwkv_t, vision_rwkv_t)->Apply(largest_side);
-BENCHMARK_CAPTURE(latency, vision_rwkv6_t, vision_rwkv6_t)->Apply(largest_side);
-BENCHMARK_CAPTURE(training_step, vit_ti, vit_ti)->Apply(one_batch);
-BENCHMARK_CAPTURE(training_step, vision_rwkv_t, vision_rwkv_t)->Apply(one_batch);
-BENCHMARK_CAPTURE(training_step, vision_rwkv6_t, vision_rwkv6_t)->Apply(one_batch);
+  const at::Device device = bench.device();
+  for (const bool trains : {false, true})
+    for (const int64_t batch : {1, 16})
+      for (const bool six : {false, true}) {
+        if (trains && batch == 1) continue;
+        BenchCase c;
+        c.name = std::string(six ? "Vision-RWKV-6-T " : "Vision-RWKV-T ") +
+                 (trains ? "training step, " : "forward, ") + shape_text({batch, 3, kSide, kSide}) +
+                 ", float32";
+        if (!bench.wants(c.name)) continue;
+        c.images = batch;
+        const auto run = trains ? training_step : inference;
+        c.ours = {"", run(six ? vision_rwkv6_t : vision_rwkv_t, batch, device)};
+        c.others = {{"ViT-Ti", run(vit_ti, batch, device)}};
+        const auto beside = [&](const char* name, const char* op, auto* form) {
+          c.others.push_back({name, c.ours.run, [=]() -> std::shared_ptr<void> {
+                                return std::make_shared<OperatorInUse>(op, form, device.type());
+                              }});
+        };
+        if (six) {
+          beside("WKV6 in ATen, by token", "wkv6", wkv6_by_token);
+        } else {
+          beside("Bi-WKV left out", "bi_wkv", bi_wkv_left_out);
+          beside("Bi-WKV in ATen, by token", "bi_wkv", bi_wkv_by_token);
+          // One pass of it takes seconds.
+          if (batch == 1 && !trains)
+            beside("Bi-WKV in ATen, quadratic", "bi_wkv", bi_wkv_quadratic);
+        }
+        bench.measure(c);
+      }
+}
 
 }  // namespace
 }  // namespace vireo
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  return vireo::bench_main(argc, argv, "vision_rwkv", vireo::measure_all);
+}

@@ -4,6 +4,7 @@
 
 #include "apps/engine/sliding_window.h"
 #include "apps/engine/trained_model.h"
+#include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/interrupt.h"
 #include "vision/core/progress.h"
@@ -17,6 +18,7 @@ Summary validate_cases(const std::filesystem::path& checkpoint,
                        const std::filesystem::path& folder) {
   std::vector<TrainedModel> models{load_trained_model(checkpoint)};
   models[0].model->to(device);
+  models[0].model = prepare_for_inference(models[0].model);
   InferenceOptions inference;
   inference.device = device;
 

@@ -9,11 +9,13 @@
 #include "apps/engine/checkpoint.h"
 #include "apps/engine/classified.h"
 #include "apps/engine/device.h"
+#include "apps/engine/trained_model.h"
 #include "datasets/picture_batches.h"
-#include "models/weights/state_dict.h"
+#include "models/inference.h"
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/progress.h"
 #include "vision/core/safetensors.h"
 
@@ -51,24 +53,18 @@ TrainedClassifier load_classifier(const std::filesystem::path& path) {
   };
   TrainedClassifier trained;
   try {
-    const auto json = [&](const std::string& key) { return nlohmann::json::parse(text(key)); };
+    const auto json = [&](const std::string& key) { return parse_json(text(key), path); };
     trained.preprocessing = PicturePreprocessing::from_json(json("picture"), path.string());
     trained.class_names = json("classes").get<std::vector<std::string>>();
     trained.multi_label = json("multi_label").get<bool>();
-    const auto shape = json("model_shape");
-    ConfigTable table = ConfigTable::from_text(text("model"), path.string() + " (model)");
-    trained.model_name = table.text("name");
-    trained.model = create_model(
-        table, {shape.at("input_channels").get<int64_t>(), shape.at("class_count").get<int64_t>()});
+    trained.model_name =
+        ConfigTable::from_text(text("model"), path.string() + " (model)").text("name");
   } catch (const nlohmann::json::exception& error) {
     throw DataError(path, std::string("has broken metadata: ") + error.what());
   }
+  trained.model = network_of(checkpoint, path);
   if (trained.model->class_count() != static_cast<int64_t>(trained.class_names.size()))
     throw DataError(path, "names another number of classes than its network has");
-  load_state(*trained.model,
-             checkpoint.average.empty() ? checkpoint.model : checkpoint.average,
-             path.string());
-  trained.model->eval();
   return trained;
 }
 
@@ -77,8 +73,10 @@ ClassificationRun classify(const TrainedClassifier& classifier,
                            const std::vector<int64_t>& items,
                            at::Device device,
                            int64_t batch_size,
-                           int64_t threads) {
+                           int64_t threads,
+                           Arithmetic precision) {
   const at::NoGradGuard no_grad;
+  const auto network = prepare_for_inference(classifier.model, precision);
   const PictureRows rows(set, items, classifier.preprocessing, batch_size);
   BatchLoader batches([&](int64_t i) { return rows.make(i); },
                       0,
@@ -93,7 +91,7 @@ ClassificationRun classify(const TrainedClassifier& classifier,
     throw_if_interrupted("nothing was written");
     const Batch batch = batches.next();
     const Clock::time_point before = Clock::now();
-    append_logits(classifier.model->forward(batch.image.to(device)), run.logits);
+    append_logits(network->forward(batch.image.to(device)), run.logits);
     run.network_seconds += seconds_since(before);
     progress.advance(batch.image.size(0));
   }

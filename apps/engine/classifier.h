@@ -37,12 +37,13 @@ struct ClassificationRun {
 
 /// The network's answers to pictures of `set`, in the order of `items`; pictures are decoded in
 /// threads beside the network. `threads` < 0: chosen. Throws DataError for a picture that cannot be
-/// read, and Interrupted.
+/// read, and Interrupted. Runs the network's inference form.
 ClassificationRun classify(const TrainedClassifier& classifier,
                            const PictureSet& set,
                            const std::vector<int64_t>& items,
                            at::Device device,
                            int64_t batch_size,
-                           int64_t threads = -1);
+                           int64_t threads = -1,
+                           Arithmetic precision = Arithmetic::kFloat32);
 
 }  // namespace vireo

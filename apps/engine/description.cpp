@@ -1,7 +1,6 @@
 #include "apps/engine/description.h"
 
 #include <algorithm>
-#include <fstream>
 #include <sstream>
 
 #include <ATen/Context.h>
@@ -12,25 +11,14 @@
 #include <torch/version.h>
 #include <unistd.h>
 
+#include "kernels/bench/machine.h"
+#include "kernels/cuda_loader.h"
 #include "models/cost.h"
 #include "models/registry.h"
 #include "vision/core/config_table.h"
 
 namespace vireo {
 namespace {
-
-namespace fs = std::filesystem;
-
-// The value of the first "name : value" line of /proc/cpuinfo.
-std::string processor_field(const std::string& name) {
-  std::ifstream in("/proc/cpuinfo");
-  for (std::string line; std::getline(in, line);) {
-    const size_t colon = line.find(':');
-    if (line.rfind(name, 0) == 0 && colon != std::string::npos)
-      return colon + 2 < line.size() ? line.substr(colon + 2) : "";
-  }
-  return "";
-}
 
 // Which of the instruction sets that matter here the processor has.
 std::vector<std::string> instruction_sets() {
@@ -48,21 +36,9 @@ std::vector<std::string> instruction_sets() {
   return found;
 }
 
-std::vector<std::string> graphics_cards() {
-  std::vector<std::string> names;
-  std::error_code ignored;
-  for (const auto& card : fs::directory_iterator("/proc/driver/nvidia/gpus", ignored)) {
-    std::ifstream in(card.path() / "information");
-    for (std::string line; std::getline(in, line);)
-      if (line.rfind("Model:", 0) == 0)
-        names.push_back(line.substr(std::min(line.size(), line.find_first_not_of(" \t", 6))));
-  }
-  return names;
-}
-
 Description cuda() {
   const auto cards = graphics_cards();
-  if (at::hasCUDA()) return {{"usable", true}, {"devices", cards}};
+  if (load_cuda_kernels() && at::hasCUDA()) return {{"usable", true}, {"devices", cards}};
   std::string why = "this machine has no NVIDIA device";
 #ifndef VIREO_CUDA
   if (!cards.empty())

@@ -7,6 +7,7 @@
 #include "apps/engine/description.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/safetensors.h"
 #include "vision/io/dicom/dicom_series.h"
 #include "vision/io/image_file.h"
@@ -20,8 +21,10 @@ namespace fs = std::filesystem;
 // Metadata is text; where it is JSON, its content is shown.
 Description metadata_value(const std::string& text) {
   if (!text.empty() && (text[0] == '{' || text[0] == '[')) {
-    const Description json = Description::parse(text, nullptr, false);
-    if (!json.is_discarded()) return json;
+    try {
+      return parse_ordered_json(text, "");
+    } catch (const DataError&) {
+    }
   }
   return text;
 }
@@ -75,10 +78,8 @@ int64_t count_lines(const fs::path& path) {
   return count;
 }
 
-Description parse_json(const fs::path& path) {
-  const Description json = Description::parse(read_text(path), nullptr, false);
-  if (json.is_discarded()) throw DataError(path, "is not valid JSON");
-  return json;
+Description read_json(const fs::path& path) {
+  return parse_ordered_json(read_text(path), path);
 }
 
 void add_field(Description& to, const Description& from, const char* name) {
@@ -87,7 +88,7 @@ void add_field(Description& to, const Description& from, const char* name) {
 
 // A folder with dataset.json: nnU-Net's or the Decathlon's.
 Description describe_dataset(const fs::path& path) {
-  const Description json = parse_json(path / "dataset.json");
+  const Description json = read_json(path / "dataset.json");
   Description result;
   const bool decathlon = json.contains("training") && json.contains("modality");
   result["kind"] =
@@ -102,18 +103,11 @@ Description describe_dataset(const fs::path& path) {
   return result;
 }
 
-bool has_dicom(const fs::path& folder) {
-  for (const auto& entry :
-       fs::recursive_directory_iterator(folder, fs::directory_options::skip_permission_denied))
-    if (entry.is_regular_file() && is_dicom(entry.path())) return true;
-  return false;
-}
-
 void add_lists(const fs::path& path, Description& result) {
   for (const char* list : {"train.txt", "val.txt", "test.txt"})
     if (fs::is_regular_file(path / list)) result[list] = count_lines(path / list);
   if (fs::is_regular_file(path / "splits_final.json")) {
-    const Description splits = parse_json(path / "splits_final.json");
+    const Description splits = read_json(path / "splits_final.json");
     result["folds in splits_final.json"] = splits.size();
   }
 }
@@ -247,7 +241,7 @@ Description describe_folder(const fs::path& path) {
   Description result;
   const auto has = [&](const char* name) { return fs::exists(path / name); };
   if (has("cache.json")) {
-    const Description cache = parse_json(path / "cache.json");
+    const Description cache = read_json(path / "cache.json");
     result["kind"] = "prepared cache";
     if (cache.contains("cases")) result["cases"] = cache["cases"].size();
     add_field(result, cache, "preparation");
@@ -260,9 +254,9 @@ Description describe_folder(const fs::path& path) {
     if (has("metrics.jsonl"))
       result["epochs in metrics.jsonl"] = count_lines(path / "metrics.jsonl");
     if (has("validation/summary.json"))
-      add_field(result, parse_json(path / "validation/summary.json"), "foreground_mean");
+      add_field(result, read_json(path / "validation/summary.json"), "foreground_mean");
   } else if (has("manifest.json") && has("statistics.json")) {
-    const Description manifest = parse_json(path / "manifest.json");
+    const Description manifest = read_json(path / "manifest.json");
     result["kind"] = "predictions";
     for (const char* name : {"version", "written", "device", "models", "problems"})
       add_field(result, manifest, name);
@@ -275,7 +269,7 @@ Description describe_folder(const fs::path& path) {
   } else {
     std::map<std::string, int64_t> kinds;
     count_images(path, &kinds);
-    const bool dicom = has_dicom(path);
+    const bool dicom = !dicom_files(path).empty();
     if (dicom) result = describe_dicom(path);
     if (kinds.empty() && !dicom)
       throw DataError(path,

@@ -1,22 +1,22 @@
 #include "apps/engine/device.h"
 
 #include <algorithm>
-#include <limits>
 #include <thread>
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
-#include <malloc.h>
 
+#include "kernels/cuda_loader.h"
 #include "vision/core/error.h"
 
 namespace vireo {
 
 at::Device choose_device(const std::string& device) {
   if (device == "cpu") return at::kCPU;
-  if (at::hasCUDA()) return at::Device(at::kCUDA, 0);
+  if (load_cuda_kernels() && at::hasCUDA()) return at::Device(at::kCUDA, 0);
   if (device == "cuda")
-    throw Error("train.device is \"cuda\", but there is no usable CUDA device; see `vireo info`");
+    throw Error(
+        "the device \"cuda\" was asked for, but there is none that is usable; see `vireo info`");
   return at::kCPU;
 }
 
@@ -25,14 +25,6 @@ int64_t choose_batch_threads(int64_t asked, at::Device device) {
   const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
   return device.is_cuda() ? std::clamp<int64_t>(cores - 1, 1, 12)
                           : std::clamp<int64_t>(cores / 4, 1, 4);
-}
-
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest that glibc accepts
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_TOP_PAD, 64 << 20);
-#endif
 }
 
 Autocast::Autocast(bool on, at::DeviceType device) : on_(on), device_(device) {

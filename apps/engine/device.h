@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/process_memory.h"
+
 namespace vireo {
 
 /// The device that "auto", "cpu" or "cuda" asks for; auto takes CUDA where it is usable. Throws
@@ -14,11 +16,6 @@ at::Device choose_device(const std::string& device);
 /// Threads that make batches beside the network: `asked`, or where that is negative a number that
 /// suits the machine.
 int64_t choose_batch_threads(int64_t asked, at::Device device);
-
-/// From now on this process keeps the memory it frees. A training step asks for the same blocks
-/// again and again; the C library would return the large ones each time and get them back page by
-/// page.
-void keep_freed_memory();
 
 /// While it lives, operators for which that is known to be safe run in bfloat16, if `on`.
 class Autocast {

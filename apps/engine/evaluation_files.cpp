@@ -9,6 +9,7 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/io/image_file.h"
 
@@ -61,9 +62,7 @@ LabelDeclaration labels_from_names(const std::string& text) {
 }
 
 LabelDeclaration labels_from_file(const fs::path& path) {
-  const auto json =
-      nlohmann::ordered_json::parse(read_text(path, size_t{64} << 20), nullptr, false);
-  if (json.is_discarded()) throw DataError(path, "is not valid JSON");
+  const auto json = parse_ordered_json(read_text(path, size_t{64} << 20), path);
   if (!json.is_object() || !json.contains("labels") || !json["labels"].is_object())
     throw DataError(path, "has no \"labels\" such as {\"background\": 0, \"liver\": 1}");
   const auto value_of = [&](const std::string& name, const nlohmann::ordered_json& value) {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/engine/golden_files.h"
+#include "models/inference.h"
 #include "models/vision_rwkv.h"
 #include "models/weights/state_dict.h"
 #include "vision/blocks/observe.h"
@@ -272,6 +273,14 @@ std::vector<Comparison> run_network(const SafetensorsFile& file,
     comparisons.push_back(compare("output",
                                   "output (without gradients)",
                                   model->forward(file.tensor("input").to(type)),
+                                  expected_output,
+                                  tolerances.values));
+  }
+  if (!training && type == at::kFloat) {
+    const at::NoGradGuard no_grad;
+    comparisons.push_back(compare("output",
+                                  "output (inference form)",
+                                  prepare_for_inference(model)->forward(file.tensor("input")),
                                   expected_output,
                                   tolerances.values));
   }

@@ -50,6 +50,7 @@ using Groups = std::map<std::string, std::map<int64_t, std::vector<fs::path>>>;
 InputCases dicom_cases(const fs::path& input) {
   InputCases found;
   DicomScan scan = scan_dicom(input);
+  refuse_without_series(input, scan);
   for (DicomSeries& series : scan.series) {
     InputCase one{series.name, {}, {}};
     for (const DicomFile& file : series.files) one.files.push_back(file.path);
@@ -159,12 +160,12 @@ InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_n
 }
 
 Volume read_case(const InputCase& input, const DicomAllowances& allowed) {
-  if (input.series) return read_dicom_series(*input.series, allowed);
-  Volume whole = read_image(input.files.at(0));
+  if (input.series) return read_dicom_series(*input.series, allowed, /*compact=*/true);
+  Volume whole = read_compact_image(input.files.at(0));
   if (input.files.size() == 1) return whole;
   std::vector<at::Tensor> values{whole.values};
   for (size_t i = 1; i < input.files.size(); ++i) {
-    const Volume next = read_image(input.files[i]);
+    const Volume next = read_compact_image(input.files[i]);
     if (const std::string what = difference(whole.geometry, next.geometry); !what.empty())
       throw DataError(
           input.files[i],
@@ -175,9 +176,21 @@ Volume read_case(const InputCase& input, const DicomAllowances& allowed) {
   return whole;
 }
 
-ImageHeader read_case_header(const InputCase& input) {
-  if (!input.series) return read_image_header(input.files[0]);
-  return {input.series->geometry, input.series->first_file().channels()};
+ImageHeader read_case_header(const InputCase& input, const DicomAllowances& allowed) {
+  if (input.series) return read_series_header(*input.series, allowed);
+  ImageHeader whole = read_image_header(input.files.at(0));
+  if (input.files.size() == 1) return whole;
+  // The files' channels are put together, as float32 if one of them is.
+  int64_t apart = whole.memory.held, reading = whole.memory.reading;
+  for (size_t i = 1; i < input.files.size(); ++i) {
+    const ImageHeader next = read_image_header(input.files[i]);
+    whole.channels += next.channels;
+    apart += next.memory.held;
+    reading = std::max(reading, next.memory.reading);
+  }
+  whole.memory.held = 4 * whole.geometry.voxel_count() * whole.channels;
+  whole.memory.reading = apart + reading;
+  return whole;
 }
 
 }  // namespace vireo

@@ -36,11 +36,12 @@ InputCases find_cases(const std::filesystem::path& input,
                       int64_t channel_count,
                       bool plain_names = false);
 
-/// Reads a case's files into one volume. Throws DataError where the channels' grids differ, or a
-/// series is no regular volume and `allowed` does not mend it.
+/// Reads a case's files into one volume, int16 where that holds every value (see
+/// read_compact_image). Throws DataError where the channels' grids differ, or a series is no
+/// regular volume and `allowed` does not mend it.
 Volume read_case(const InputCase& input, const DicomAllowances& allowed = {});
 
-/// The grid and channels of a case, from headers alone.
-ImageHeader read_case_header(const InputCase& input);
+/// The grid, channels and memory of what read_case() gives, from headers alone.
+ImageHeader read_case_header(const InputCase& input, const DicomAllowances& allowed = {});
 
 }  // namespace vireo

@@ -20,7 +20,7 @@ struct LabelStatistics {
 };
 
 /// Statistics of every class number 0..class_count-1. `classes` is uint8 [Z, Y, X], `image` float32
-/// [C, Z, Y, X] on the same grid, both contiguous.
+/// or int16 [C, Z, Y, X] on the same grid, both contiguous.
 std::vector<LabelStatistics> label_statistics(const at::Tensor& classes,
                                               const at::Tensor& image,
                                               double voxel_volume_mm3,

@@ -11,7 +11,11 @@
 #include "apps/engine/input_cases.h"
 #include "apps/engine/label_statistics.h"
 #include "apps/engine/native_grid.h"
+#include "apps/engine/prediction_memory.h"
 #include "apps/engine/preview.h"
+#include "apps/engine/probability_file.h"
+#include "datasets/prepared_slices.h"
+#include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
@@ -27,6 +31,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kHowToContinue = "run the same command with --continue to go on";
+// Of the free memory, what a case may take where no limit is given.
+constexpr double kShareOfFree = 0.9;
 
 /// Adds the seconds since the last lap to one of the times.
 class Stopwatch {
@@ -39,34 +45,6 @@ class Stopwatch {
 
  private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
-std::string megabytes(int64_t bytes) {
-  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
-}
-
-// A scratch file seen as a tensor, so that what is large lies in memory only as far as there is
-// room.
-class MappedTensor {
- public:
-  MappedTensor(const fs::path& folder, const std::string& name, at::IntArrayRef sizes)
-      : path_(folder / (".vireo-tmp-" + name + ".probabilities")) {
-    fs::remove(path_);
-    values_ =
-        at::from_file(path_.string(), true, c10::multiply_integers(sizes), at::kFloat).view(sizes);
-  }
-  ~MappedTensor() {
-    std::error_code ignored;
-    fs::remove(path_, ignored);
-  }
-  MappedTensor(const MappedTensor&) = delete;
-  MappedTensor& operator=(const MappedTensor&) = delete;
-
-  const at::Tensor& values() const { return values_; }
-
- private:
-  fs::path path_;
-  at::Tensor values_;
 };
 
 std::string output_extension(const fs::path& input) {
@@ -208,6 +186,7 @@ class Prediction {
             {"settings",
              {{"mirroring", mirroring},
               {"overlap", inference.overlap},
+              {"precision", name_of(inference.precision)},
               {"probabilities", options_.probabilities},
               {"labels_json", options_.labels_json},
               {"dicom_seg", options_.also.dicom_seg},
@@ -255,31 +234,33 @@ class Prediction {
       ++summary_.kept;
       return;
     }
-    check_memory(input);
-    Volume image = read_case(input, options_.dicom);
+    const ImageHeader header = read_case_header(input, options_.dicom);
+    const MemoryPlan plan = memory_plan(input, header);
+    record.memory_estimate_bytes = plan.estimate.total();
+    const Volume image = read_case(input, options_.dicom);
     watch.lap(record.times.read);
 
-    // The network sees the axes grow as in training; the files get them back as they were.
-    const Geometry file_grid = image.geometry;
-    const Reorientation turn = reorientation(file_grid, preparation_.orientation_xyz);
-    image = reoriented(image, turn);
-    PreparedCase prepared = prepare_case(input.name, image, std::nullopt, preparation_);
-    watch.lap(record.times.prepare);
-    const at::Tensor classes = segment(input, file_grid, turn, prepared, watch, record.times);
-    prepared.image.reset();
+    int slice_axis = 0;
+    at::Tensor classes;
+    {
+      // The network sees the axes grow as in training; the files get them back as they were.
+      const PreparedSlices slices(input.name, image, turn_of(image.geometry), preparation_);
+      watch.lap(record.times.prepare);
+      slice_axis = slices.axes().order_zyx[0];
+      classes = segment(input, image.geometry, slices, plan.batch, watch, record.times);
+    }
+    record.statistics = to_json(
+        label_statistics(
+            classes, image.values, image.geometry.voxel_volume_mm3(), preparation_.class_count()),
+        preparation_.labels);
+    watch.lap(record.times.statistics);
 
     const fs::path output = label_file(input);
-    const fs::path like = is_nifti(input.files[0]) ? input.files[0] : fs::path();
-    const at::Tensor values =
-        reoriented(label_values(classes, preparation_.labels), turn.inverse());
-    write_labels(output, values, file_grid, like);
-    if (options_.also.any()) {
-      // Only pictures show the intensities; the others need the grid alone.
-      Volume shown{{}, file_grid, image.full_scale};
-      if (options_.also.pictures) shown.values = reoriented(image.values, turn.inverse());
+    const at::Tensor values = label_values(classes, preparation_.labels);
+    write_labels(output, values, image.geometry, header_source(input));
+    if (options_.also.any())
       write_segmentation(
-          options_.also, options_.output, input, shown, values, metadata_, algorithm());
-    }
+          options_.also, options_.output, input, image, values, metadata_, algorithm());
     if (options_.labels_json)
       write_text_atomically(options_.output / (input.name + ".labels.json"),
                             label_table(preparation_.labels).dump(2) + "\n");
@@ -287,79 +268,70 @@ class Prediction {
     record.output_sha256 = sha256_of_file(output);
     watch.lap(record.times.write);
 
-    const auto& size = file_grid.size_zyx;
-    const auto& spacing = file_grid.spacing_mm_zyx;
+    const auto& size = image.geometry.size_zyx;
+    const auto& spacing = image.geometry.spacing_mm_zyx;
     record.size_xyz = {size[2], size[1], size[0]};
     record.spacing_mm_xyz = {spacing[2], spacing[1], spacing[0]};
-    record.statistics = to_json(
-        label_statistics(
-            classes, image.values, image.geometry.voxel_volume_mm3(), preparation_.class_count()),
-        preparation_.labels);
-    if (options_.preview) preview_.add(input.name, image, classes, prepared.axis_order[0]);
-    watch.lap(record.times.write);
+    if (options_.preview) preview_.add(input.name, image, classes, slice_axis);
+    watch.lap(record.times.statistics);
     summary_.times += record.times;
     ++summary_.predicted;
     record_.add(std::move(record));
   }
 
-  // Class numbers uint8 [Z, Y, X] on the file's grid, turned as the network saw it.
+  // Class numbers uint8 [Z, Y, X] on the file's grid.
   at::Tensor segment(const InputCase& input,
                      const Geometry& file_grid,
-                     const Reorientation& turn,
-                     const PreparedCase& prepared,
+                     const PreparedSlices& slices,
+                     int64_t batch,
                      Stopwatch& watch,
                      PredictionTimes& times) {
-    const auto& order = prepared.axis_order;
-    std::array<int64_t, 3> inverse{};
-    for (int64_t i = 0; i < 3; ++i) inverse[order[i]] = i;
-    const auto& native = file_grid.size_zyx;
-    std::array<int64_t, 3> file_axis{}, target{};
-    for (int i = 0; i < 3; ++i) {
-      file_axis[i] = turn.order_zyx[order[i]];
-      target[i] = native[file_axis[i]];
-    }
-
-    std::optional<MappedTensor> probabilities;
+    std::optional<ProbabilityFile> probabilities;
     NativeGrid::SliceSink keep;
     if (options_.probabilities) {
-      probabilities.emplace(
-          options_.output,
-          input.name,
-          at::IntArrayRef{preparation_.class_count(), native[0], native[1], native[2]});
-      const at::Tensor in_prepared_order = probabilities->values().permute(
-          {0, 1 + file_axis[0], 1 + file_axis[1], 1 + file_axis[2]});
-      const bool backwards = turn.flipped_zyx[order[0]];
-      std::vector<int64_t> flipped;
-      for (int i = 1; i < 3; ++i)
-        if (turn.flipped_zyx[order[i]]) flipped.push_back(i);
-      keep = [=](int64_t slice, const at::Tensor& values) {
-        in_prepared_order.select(1, backwards ? target[0] - 1 - slice : slice)
-            .copy_(flipped.empty() ? values : values.flip(flipped));
+      probabilities.emplace(options_.output / (input.name + "_probabilities.nii.gz"),
+                            preparation_.class_count(),
+                            file_grid);
+      keep = [&](int64_t, const at::Tensor& values) {
+        watch.lap(times.resample);
+        probabilities->add(values);
+        watch.lap(times.write);
       };
     }
-    NativeGrid grid(prepared.geometry.size_zyx, target, keep);
+    NativeGrid grid(slices.geometry().size_zyx, slices.stored_size(), keep);
     InferenceOptions inference = options_.inference;
-    std::optional<Progress> slices;
-    if (!progress_) slices.emplace("predict " + input.name, prepared.image.size(1));
+    inference.batch = batch;
+    std::optional<Progress> bar;
+    if (!progress_) bar.emplace("predict " + input.name, slices.geometry().size_zyx[0]);
     inference.progress = [&, last = int64_t{0}](int64_t done, int64_t) mutable {
       throw_if_interrupted(kHowToContinue);
-      if (slices) slices->advance(done - last);
+      if (bar) bar->advance(done - last);
       last = done;
     };
-    predict_probabilities(
-        models_, prepared.image, inference, [&](int64_t first, const at::Tensor& values) {
+    const SliceSource source{
+        slices.channels(), slices.geometry().size_zyx, [&](int64_t first, int64_t count) {
           watch.lap(times.network);
-          grid.add(first, values);
-          watch.lap(times.resample);
-        });
-    at::Tensor classes = grid.labels().permute({inverse[0], inverse[1], inverse[2]}).contiguous();
+          at::Tensor values = slices.read(first, count);
+          watch.lap(times.prepare);
+          return values;
+        }};
+    predict_probabilities(models_, source, inference, [&](int64_t first, const at::Tensor& values) {
+      watch.lap(times.network);
+      grid.add(first, values);
+      watch.lap(times.resample);
+    });
+    if (bar) bar->finish();
+    const Reorientation& axes = slices.axes();
+    at::Tensor classes = grid.labels();
+    if (!axes.is_identity()) {
+      const auto& size = file_grid.size_zyx;
+      classes = at::empty({size[0], size[1], size[2]}, at::kByte);
+      for (int64_t i = 0; i < grid.labels().size(0); ++i)
+        put_slice(classes, axes, i, grid.labels()[i]);
+    }
     watch.lap(times.resample);
     if (probabilities) {
-      const fs::path like = is_nifti(input.files[0]) ? input.files[0] : fs::path();
-      write_image(options_.output / (input.name + "_probabilities.nii.gz"),
-                  probabilities->values(),
-                  file_grid,
-                  like);
+      probabilities->write(axes, header_source(input));
       watch.lap(times.write);
     }
     return classes;
@@ -367,39 +339,59 @@ class Prediction {
 
   // Adds a case of an earlier run to the picture.
   void preview_kept(const InputCase& input) {
-    const Volume file = read_case(input, options_.dicom);
-    const Reorientation turn = reorientation(file.geometry, preparation_.orientation_xyz);
-    const Volume image = reoriented(file, turn);
-    const at::Tensor values = reoriented(read_labels(label_file(input)).values[0], turn);
-    at::Tensor classes = at::zeros_like(values, at::kByte);
-    for (size_t k = 1; k < preparation_.labels.size(); ++k)
-      classes.masked_fill_(values == preparation_.labels[k].value, static_cast<int64_t>(k));
-    preview_.add(input.name, image, classes, slice_axis(image.geometry));
+    const Volume image = read_case(input, options_.dicom);
+    const at::Tensor values = read_compact_image(label_file(input)).values[0];
+    at::Tensor classes = at::zeros(values.sizes(), at::kByte);
+    for (int64_t z = 0; z < values.size(0); ++z)
+      for (size_t k = 1; k < preparation_.labels.size(); ++k)
+        classes[z].masked_fill_(values[z] == preparation_.labels[k].value, static_cast<int64_t>(k));
+    const Reorientation turn = turn_of(image.geometry);
+    const int axis = prepared_axes(preparation_, reoriented(image.geometry, turn))[0];
+    preview_.add(input.name, image, classes, turn.order_zyx[axis]);
   }
 
-  int slice_axis(const Geometry& geometry) const {
-    return preparation_.slice_axis_by_spacing ? geometry.coarsest_axis()
-                                              : preparation_.slice_axis_zyx;
+  Reorientation turn_of(const Geometry& grid) const {
+    return reorientation(grid, preparation_.orientation_xyz);
   }
 
-  void check_memory(const InputCase& input) const {
-    if (options_.max_memory_bytes <= 0) return;
-    ImageHeader header = read_case_header(input);
-    header.geometry =
-        reoriented(header.geometry, reorientation(header.geometry, preparation_.orientation_xyz));
-    const int64_t voxels = header.geometry.voxel_count();
-    const auto prepared = prepared_size(
-        preparation_, header.geometry.permuted(prepared_axes(preparation_, header.geometry)));
-    const int64_t needed =
-        prediction_memory_bytes(static_cast<int64_t>(preparation_.channels.size()),
-                                voxels,
-                                prepared[0] * prepared[1] * prepared[2],
-                                options_.inference.memory_bytes);
-    if (needed > options_.max_memory_bytes)
+  // The file whose header the outputs take over.
+  static fs::path header_source(const InputCase& input) {
+    return is_nifti(input.files[0]) ? input.files[0] : fs::path();
+  }
+
+  // Tells what the case will take, or refuses it.
+  MemoryPlan memory_plan(const InputCase& input, const ImageHeader& header) {
+    const Geometry turned = reoriented(header.geometry, turn_of(header.geometry));
+    PredictionShape shape;
+    shape.stored_size = turned.permuted(prepared_axes(preparation_, turned)).size_zyx;
+    shape.prepared_size = prepared_geometry(preparation_, turned).size_zyx;
+    shape.channels = static_cast<int64_t>(preparation_.channels.size());
+    shape.class_count = preparation_.class_count();
+    for (const Label& label : preparation_.labels) shape.wide_labels |= label.value > 255;
+    shape.probabilities = options_.probabilities;
+    shape.segments = options_.also.dicom_seg || options_.also.rtstruct || options_.also.seg_nrrd;
+    const int64_t program = resident_memory_bytes();
+    const auto room = static_cast<double>(available_memory_bytes());
+    const int64_t allowed = options_.max_memory_bytes > 0
+                                ? options_.max_memory_bytes
+                                : program + static_cast<int64_t>(kShareOfFree * room);
+    const MemoryPlan plan =
+        plan_memory(models_, header.memory, shape, options_.inference, program, allowed);
+    const std::string needed = plan.estimate.text();
+    const std::string limit =
+        (options_.max_memory_bytes > 0 ? "--max-memory allows " : "90 % of what is free allow ") +
+        memory_text(allowed);
+    if (plan.estimate.total() > allowed)
       throw DataError(input.files[0],
-                      "would need " + megabytes(needed) +
-                          " of memory beside the program; --max-memory allows " +
-                          megabytes(options_.max_memory_bytes));
+                      "would need " + needed + " of memory even slice by slice; " + limit +
+                          ". Free memory or allow more, " +
+                          (options_.probabilities ? "leave --probabilities out, " : "") +
+                          "store the image as 16-bit integers, crop it, or use another machine");
+    if (plan.estimate.total() > told_bytes_) {
+      told_bytes_ = plan.estimate.total();
+      log_info(input.name + ": needs up to " + needed + " of memory; " + limit);
+    }
+    return plan;
   }
 
   const std::vector<TrainedModel>& models_;
@@ -412,6 +404,7 @@ class Prediction {
   std::vector<InputCase> kept_;
   PredictionSummary summary_;
   std::optional<Progress> progress_;
+  int64_t told_bytes_ = 0;  // the largest estimate so far
 };
 
 }  // namespace
@@ -419,14 +412,6 @@ class Prediction {
 PredictionSummary predict(const std::vector<TrainedModel>& models,
                           const PredictionOptions& options) {
   return Prediction(models, options).run();
-}
-
-int64_t prediction_memory_bytes(int64_t channels,
-                                int64_t native_voxels,
-                                int64_t prepared_voxels,
-                                int64_t batch_bytes) {
-  return 12 * channels * native_voxels + 12 * channels * prepared_voxels + 3 * native_voxels +
-         batch_bytes;
 }
 
 }  // namespace vireo

@@ -16,12 +16,14 @@ struct PredictionOptions {
   std::filesystem::path input;   ///< an image file or a folder of them (see input_cases.h)
   std::filesystem::path output;  ///< a folder, made if need be
   InferenceOptions inference;
-  int64_t max_memory_bytes = 0;  ///< refuse a case that would need more; 0: no limit
-  bool plain_names = false;      ///< no channel numbers in file names
-  DicomAllowances dicom;         ///< what is mended where slices are no regular grid
-  bool probabilities = false;    ///< also CASE_probabilities.nii.gz, float32, one channel per class
-  bool labels_json = false;      ///< also CASE.labels.json: names, values and colours
-  SegmentationOutputs also;      ///< further files per case
+  /// Cases are predicted in slabs that keep this process below; what cannot is refused. 0: what is
+  /// in use, and 90 % of what is free when the case starts.
+  int64_t max_memory_bytes = 0;
+  bool plain_names = false;    ///< no channel numbers in file names
+  DicomAllowances dicom;       ///< what is mended where slices are no regular grid
+  bool probabilities = false;  ///< also CASE_probabilities.nii.gz, float32, one channel per class
+  bool labels_json = false;    ///< also CASE.labels.json: names, values and colours
+  SegmentationOutputs also;    ///< further files per case
   bool preview = true;
   bool keep_done = false;  ///< take over cases that an earlier, equal run finished
   std::vector<std::filesystem::path> model_files;  ///< for the manifest
@@ -43,15 +45,5 @@ struct PredictionSummary {
 /// Interrupted, the record saved, when the user asked to stop.
 PredictionSummary predict(const std::vector<TrainedModel>& models,
                           const PredictionOptions& options);
-
-/// The resident memory that a case of this size needs beside the program and its weights:
-///
-///     12 * C * V  +  12 * C * P  +  3 * V  +  S * slice_memory_bytes
-///
-/// with C channels, V voxels of the image, P of the prepared grid and S slices in a batch.
-int64_t prediction_memory_bytes(int64_t channels,
-                                int64_t native_voxels,
-                                int64_t prepared_voxels,
-                                int64_t batch_bytes);
 
 }  // namespace vireo

@@ -5,9 +5,9 @@
 #include <ctime>
 #include <utility>
 
-#include <sys/resource.h>
-
+#include "apps/engine/prediction_memory.h"
 #include "vision/core/atomic_file.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/sha256.h"
 
@@ -45,6 +45,7 @@ Json case_to_json(const CaseRecord& one) {
           {"output_sha256", one.output_sha256},
           {"size_xyz", one.size_xyz},
           {"spacing_mm_xyz", one.spacing_mm_xyz},
+          {"memory_estimate_bytes", one.memory_estimate_bytes},
           {"seconds", one.times.to_json()}};
 }
 
@@ -57,11 +58,13 @@ CaseRecord case_from_json(const nlohmann::json& json) {
   one.output_sha256 = json.at("output_sha256");
   one.size_xyz = json.at("size_xyz");
   one.spacing_mm_xyz = json.at("spacing_mm_xyz");
+  one.memory_estimate_bytes = json.at("memory_estimate_bytes");
   const auto& seconds = json.at("seconds");
   one.times = {seconds.at("read"),
                seconds.at("prepare"),
                seconds.at("network"),
                seconds.at("resample"),
+               seconds.at("statistics"),
                seconds.at("write")};
   return one;
 }
@@ -80,6 +83,7 @@ PredictionTimes& PredictionTimes::operator+=(const PredictionTimes& other) {
   prepare += other.prepare;
   network += other.network;
   resample += other.resample;
+  statistics += other.statistics;
   write += other.write;
   return *this;
 }
@@ -89,7 +93,9 @@ nlohmann::json PredictionTimes::to_json() const {
           {"prepare", prepare},
           {"network", network},
           {"resample", resample},
-          {"write", write}};
+          {"statistics", statistics},
+          {"write", write},
+          {"total", total()}};
 }
 
 std::string PredictionTimes::table(int64_t cases) const {
@@ -98,7 +104,7 @@ std::string PredictionTimes::table(int64_t cases) const {
     char row[96];
     std::snprintf(row,
                   sizeof row,
-                  "  %-9s %9.2f s %5.1f %% %9.3f s per case\n",
+                  "  %-10s %9.2f s %5.1f %% %9.3f s per case\n",
                   name,
                   seconds,
                   total() > 0 ? 100 * seconds / total() : 0.0,
@@ -109,10 +115,15 @@ std::string PredictionTimes::table(int64_t cases) const {
   line("prepare", prepare);
   line("network", network);
   line("resample", resample);
+  line("statistics", statistics);
   line("write", write);
   line("total", total());
-  text.pop_back();
-  return text;
+  char outside[64];
+  std::snprintf(outside,
+                sizeof outside,
+                "  outside the network %.1f %%",
+                total() > 0 ? 100 * (1 - network / total()) : 0.0);
+  return text + outside;
 }
 
 PredictionRecord::PredictionRecord(fs::path folder, nlohmann::json run)
@@ -123,8 +134,8 @@ PredictionRecord::PredictionRecord(fs::path folder, nlohmann::json run)
 
 void PredictionRecord::load_earlier() {
   try {
-    const auto manifest = nlohmann::json::parse(read_text(folder_ / "manifest.json"));
-    const auto statistics = nlohmann::json::parse(read_text(folder_ / "statistics.json"));
+    const auto manifest = parse_json(read_text(folder_ / "manifest.json"), folder_);
+    const auto statistics = parse_json(read_text(folder_ / "statistics.json"), folder_);
     if (manifest.at("settings") != run_.at("settings") ||
         manifest.at("models") != run_.at("models")) {
       log_info(
@@ -184,12 +195,6 @@ void PredictionRecord::save(bool now) {
   write_text_atomically(folder_ / "statistics.json", statistics.dump(2) + "\n");
   write_text_atomically(folder_ / "manifest.json", manifest.dump(2) + "\n");
   last_saved_ = now_seconds();
-}
-
-int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 }  // namespace vireo

@@ -12,9 +12,14 @@ namespace vireo {
 
 /// Seconds spent on each part of prediction.
 struct PredictionTimes {
-  double read = 0, prepare = 0, network = 0, resample = 0, write = 0;
+  double read = 0;     ///< hashing, decompressing
+  double prepare = 0;  ///< turning, normalising, resampling
+  double network = 0;
+  double resample = 0;    ///< probabilities to the file's grid, and the most probable class
+  double statistics = 0;  ///< of the labels, and the preview
+  double write = 0;       ///< compressing
 
-  double total() const { return read + prepare + network + resample + write; }
+  double total() const { return read + prepare + network + resample + statistics + write; }
   PredictionTimes& operator+=(const PredictionTimes& other);
   nlohmann::json to_json() const;
   /// A line per part with its share, for the terminal.
@@ -35,6 +40,7 @@ struct CaseRecord {
   std::array<int64_t, 3> size_xyz{};
   std::array<double, 3> spacing_mm_xyz{};
   nlohmann::json statistics;  ///< per label
+  int64_t memory_estimate_bytes = 0;
   PredictionTimes times;
 };
 
@@ -67,8 +73,5 @@ class PredictionRecord {
   std::vector<std::string> problems_;
   double last_saved_ = 0, started_ = 0;
 };
-
-/// Highest resident memory of this process so far, in bytes.
-int64_t peak_memory_bytes();
 
 }  // namespace vireo

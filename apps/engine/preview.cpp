@@ -1,6 +1,7 @@
 #include "apps/engine/preview.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string>
 
@@ -19,6 +20,16 @@ std::vector<int64_t> labelled_per_slice(const at::Tensor& classes, int axis) {
   for (int64_t i = 0; i < classes.size(axis); ++i)
     counts.push_back(at::count_nonzero(classes.select(axis, i)).item<int64_t>());
   return counts;
+}
+
+// Whether an axis runs towards the patient's right, front or feet.
+bool runs_backwards(const Geometry& grid, int axis) {
+  double along = 0;
+  for (const auto& row : grid.direction_lps_from_zyx) {
+    const double part = row[static_cast<size_t>(axis)];
+    if (std::abs(part) > std::abs(along)) along = part;
+  }
+  return along < 0;
 }
 
 // A slice whose longer side is kSidePixels.
@@ -95,10 +106,14 @@ void Preview::add(const std::string& name,
                   int slice_axis_zyx) {
   ++cases_;
   if (!has_room()) return;
-  const auto slices = telling_slices(labelled_per_slice(classes, slice_axis_zyx), kSlicesPerCase);
+  std::vector<int64_t> labelled = labelled_per_slice(classes, slice_axis_zyx);
+  const bool backwards = runs_backwards(image.geometry, slice_axis_zyx);
+  if (backwards) std::reverse(labelled.begin(), labelled.end());
+  const auto slices = telling_slices(labelled, kSlicesPerCase);
   std::vector<Canvas> pictures;
   for (const int64_t index : slices) {
-    const PictureSlice slice{slice_axis_zyx, index};
+    const int64_t last = static_cast<int64_t>(labelled.size()) - 1;
+    const PictureSlice slice{slice_axis_zyx, backwards ? last - index : index};
     // A single slice is shown without its labels, too.
     if (slices.size() == 1)
       pictures.push_back(slice_picture(image.values, {}, image.geometry, slice, colors_));

@@ -25,7 +25,8 @@ class Preview {
   explicit Preview(const Preparation& preparation, int64_t max_cases = 12);
 
   bool has_room() const { return static_cast<int64_t>(rows_.size()) < max_cases_; }
-  /// `classes` is uint8 [Z, Y, X] on the image's grid. Cases beyond `max_cases` are only counted.
+  /// `classes` is uint8 [Z, Y, X] on the image's grid; slices are shown towards the patient's left,
+  /// back or head. Cases beyond `max_cases` are only counted.
   void add(const std::string& name,
            const Volume& image,
            const at::Tensor& classes,

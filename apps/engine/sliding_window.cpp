@@ -24,15 +24,13 @@ Window window_of(const TrainedModel& trained, int64_t height, int64_t width) {
   return {window_y > 0 ? window_y : height, window_x > 0 ? window_x : width};
 }
 
-void check(const std::vector<TrainedModel>& models, const at::Tensor& image) {
+void check(const std::vector<TrainedModel>& models, const SliceSource& image) {
   if (models.empty()) throw Error("prediction needs at least one model");
-  TORCH_CHECK(image.dim() == 4 && image.scalar_type() == at::kFloat,
-              "a prepared image is float32 [C, D, H, W]");
   for (const TrainedModel& trained : models) {
     const int64_t expected = trained.model->input_channels();
-    const int64_t given = image.size(0) * (2 * trained.neighbours + 1);
+    const int64_t given = image.channels * (2 * trained.neighbours + 1);
     if (given != expected)
-      throw Error("the image has " + std::to_string(image.size(0)) + " channel(s), " +
+      throw Error("the image has " + std::to_string(image.channels) + " channel(s), " +
                   std::to_string(given) + " with neighbouring slices; the model takes " +
                   std::to_string(expected));
     if (trained.model->class_count() != models[0].model->class_count())
@@ -41,18 +39,34 @@ void check(const std::vector<TrainedModel>& models, const at::Tensor& image) {
   }
 }
 
-// Slices first..first+count-1 with their neighbours as channels: [count, (2n+1)*C, H, W].
-at::Tensor gather_slices(const at::Tensor& image,
-                         int64_t first,
-                         int64_t count,
-                         int64_t neighbours) {
-  std::vector<at::Tensor> offsets;
-  for (int64_t offset = -neighbours; offset <= neighbours; ++offset) {
-    const at::Tensor index =
-        (at::arange(first, first + count, at::kLong) + offset).clamp(0, image.size(1) - 1);
-    offsets.push_back(image.index_select(1, index).transpose(0, 1));
+// Slices first..first+count-1 of a volume of which some are at hand.
+struct Slab {
+  at::Tensor values;  // [C, slices at hand, H, W]
+  int64_t begin = 0;  // the first at hand
+  int64_t first = 0, count = 0, depth = 0;
+
+  // With their neighbours as channels: [count, (2n+1)*C, H, W].
+  at::Tensor with_neighbours(int64_t neighbours) const {
+    std::vector<at::Tensor> offsets;
+    for (int64_t offset = -neighbours; offset <= neighbours; ++offset) {
+      const at::Tensor index =
+          (at::arange(first, first + count, at::kLong) + offset).clamp(0, depth - 1) - begin;
+      offsets.push_back(values.index_select(1, index).transpose(0, 1));
+    }
+    return at::cat(offsets, 1);
   }
-  return at::cat(offsets, 1);
+};
+
+Slab read_slab(const std::vector<TrainedModel>& models,
+               const SliceSource& image,
+               int64_t first,
+               int64_t count) {
+  int64_t neighbours = 0;
+  for (const TrainedModel& trained : models) neighbours = std::max(neighbours, trained.neighbours);
+  const int64_t depth = image.size[0];
+  const int64_t begin = std::max<int64_t>(first - neighbours, 0);
+  const int64_t end = std::min(first + count + neighbours, depth);
+  return {image.read(begin, end - begin), begin, first, count, depth};
 }
 
 // Axes of [N, C, H, W] to flip, one list per mirrored copy; the first is the image itself.
@@ -88,14 +102,12 @@ at::Tensor window_probabilities(const TrainedModel& trained,
 
 // Probabilities [count, K, H, W] of one model.
 at::Tensor slab_probabilities(const TrainedModel& trained,
-                              const at::Tensor& image,
-                              int64_t first,
-                              int64_t count,
+                              const Slab& slab,
                               const InferenceOptions& options) {
-  const int64_t height = image.size(2), width = image.size(3);
+  const int64_t count = slab.count, height = slab.values.size(2), width = slab.values.size(3);
   const Window window = window_of(trained, height, width);
   const auto copies = mirrored_copies(trained, options.mirroring);
-  at::Tensor slices = gather_slices(image, first, count, trained.neighbours).to(options.device);
+  at::Tensor slices = slab.with_neighbours(trained.neighbours).to(options.device);
 
   // The image stays in the middle of its padding.
   const int64_t pad_y = std::max<int64_t>(window.height - height, 0);
@@ -157,7 +169,7 @@ at::Tensor gaussian_importance(int64_t height, int64_t width) {
 }
 
 int64_t slice_memory_bytes(const std::vector<TrainedModel>& models, int64_t height, int64_t width) {
-  int64_t activations = 0, probabilities = 0;
+  int64_t activations = 0, probabilities = 0, input = 0;
   for (const TrainedModel& trained : models) {
     const Window window = window_of(trained, height, width);
     const int64_t classes = trained.model->class_count();
@@ -166,37 +178,46 @@ int64_t slice_memory_bytes(const std::vector<TrainedModel>& models, int64_t heig
                                   : kActivationBytesPerPixel;
     activations = std::max(activations, window.height * window.width * (per_pixel + 12 * classes));
     // The slice's own sum, that over models, and what the sink makes of them.
-    probabilities =
-        std::max(probabilities,
-                 3 * 4 * classes * std::max(height, window.height) * std::max(width, window.width));
+    const int64_t area = std::max(height, window.height) * std::max(width, window.width);
+    probabilities = std::max(probabilities, 3 * 4 * classes * area);
+    // Read, gathered, and padded or mirrored.
+    input = std::max(input, 3 * 4 * trained.model->input_channels() * area);
   }
-  return activations + probabilities;
+  return activations + probabilities + input;
 }
 
 int64_t batch_size(const std::vector<TrainedModel>& models,
-                   const at::Tensor& image,
+                   const std::array<int64_t, 3>& size,
                    const InferenceOptions& options) {
-  const int64_t slices = image.size(1);
-  const int64_t fitting =
-      options.batch > 0
-          ? options.batch
-          : options.memory_bytes / slice_memory_bytes(models, image.size(2), image.size(3));
+  const int64_t slices = size[0];
+  const int64_t fitting = options.batch > 0
+                              ? options.batch
+                              : options.memory_bytes / slice_memory_bytes(models, size[1], size[2]);
   return std::clamp<int64_t>(fitting, 1, std::max<int64_t>(slices, 1));
 }
 
+SliceSource slices_of(const at::Tensor& image) {
+  TORCH_CHECK(image.dim() == 4 && image.scalar_type() == at::kFloat,
+              "a prepared image is float32 [C, D, H, W]");
+  return {image.size(0),
+          {image.size(1), image.size(2), image.size(3)},
+          [image](int64_t first, int64_t count) { return image.narrow(1, first, count); }};
+}
+
 void predict_probabilities(const std::vector<TrainedModel>& models,
-                           const at::Tensor& image,
+                           const SliceSource& image,
                            const InferenceOptions& options,
                            const ProbabilitySink& sink) {
   check(models, image);
-  const int64_t slices = image.size(1), batch = batch_size(models, image, options);
+  const int64_t slices = image.size[0], batch = batch_size(models, image.size, options);
   for (int64_t first = 0; first < slices; first += batch) {
     const int64_t count = std::min(batch, slices - first);
+    const Slab slab = read_slab(models, image, first, count);
     at::Tensor sum;
     {
       const c10::InferenceMode inference;
       for (const TrainedModel& trained : models) {
-        at::Tensor probabilities = slab_probabilities(trained, image, first, count, options);
+        at::Tensor probabilities = slab_probabilities(trained, slab, options);
         if (sum.defined())
           sum.add_(probabilities);
         else
@@ -214,7 +235,7 @@ at::Tensor predict_labels(const std::vector<TrainedModel>& models,
                           const InferenceOptions& options) {
   at::Tensor labels = at::empty({image.size(1), image.size(2), image.size(3)}, at::kByte);
   predict_probabilities(
-      models, image, options, [&](int64_t first, const at::Tensor& probabilities) {
+      models, slices_of(image), options, [&](int64_t first, const at::Tensor& probabilities) {
         labels.narrow(0, first, probabilities.size(0)).copy_(probabilities.argmax(1));
       });
   return labels;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -25,26 +26,40 @@ struct InferenceOptions {
   /// slice_memory_bytes(). At least one slice is always processed.
   int64_t memory_bytes = int64_t{512} << 20;
   at::Device device = at::kCPU;
+  /// That the caller prepared the models in; recorded with the results.
+  Arithmetic precision = Arithmetic::kFloat32;
   /// Called after each slab with the number of slices done and their total.
   std::function<void(int64_t done, int64_t total)> progress;
 };
+
+/// A prepared image of which only some slices need exist at once.
+struct SliceSource {
+  int64_t channels = 1;
+  std::array<int64_t, 3> size{};  ///< slices, height, width
+  /// Slices first..first+count-1: float32 [C, count, H, W] on the CPU.
+  std::function<at::Tensor(int64_t first, int64_t count)> read;
+};
+
+/// A whole prepared image [C, D, H, W].
+SliceSource slices_of(const at::Tensor& image);
 
 /// Receives class probabilities float32 [S, K, H, W] of slices first..first+S-1, in order and
 /// without gaps, on the options' device.
 using ProbabilitySink = std::function<void(int64_t first_slice, const at::Tensor& probabilities)>;
 
-/// Class probabilities of `image` [C, D, H, W] (float32, prepared), averaged over models, mirrored
+/// Class probabilities of `image`, averaged over models, mirrored
 /// copies and overlapping windows. A slice that fits a model's window is padded to it (as training
 /// pads) and taken whole; a larger one is covered by windows, blended with Gaussian weights (sigma
 /// = window / 8, zeros raised to the smallest positive weight). Neighbouring slices beyond the ends
-/// repeat the last one. Every model must be on options.device, in eval mode, and have the same
-/// number of classes. Throws Error where the image does not suit the models.
+/// repeat the last one. Slices are asked for once, a batch and its neighbours at a time. Every
+/// model must be on options.device, in eval mode, and have the same number of classes. Throws Error
+/// where the image does not suit the models.
 void predict_probabilities(const std::vector<TrainedModel>& models,
-                           const at::Tensor& image,
+                           const SliceSource& image,
                            const InferenceOptions& options,
                            const ProbabilitySink& sink);
 
-/// The most probable class of every voxel: uint8 [D, H, W] on the CPU.
+/// The most probable class of every voxel of `image` [C, D, H, W]: uint8 [D, H, W] on the CPU.
 at::Tensor predict_labels(const std::vector<TrainedModel>& models,
                           const at::Tensor& image,
                           const InferenceOptions& options);
@@ -52,9 +67,10 @@ at::Tensor predict_labels(const std::vector<TrainedModel>& models,
 /// Estimated working memory of one slice [H, W] in a batch, in bytes.
 int64_t slice_memory_bytes(const std::vector<TrainedModel>& models, int64_t height, int64_t width);
 
-/// Slices per batch that `options` and slice_memory_bytes() lead to, 1..slices.
+/// Slices per batch that `options` and slice_memory_bytes() lead to for an image of `size` (slices,
+/// height, width), 1..slices.
 int64_t batch_size(const std::vector<TrainedModel>& models,
-                   const at::Tensor& image,
+                   const std::array<int64_t, 3>& size,
                    const InferenceOptions& options);
 
 /// Starts of windows of length `window` that cover `size`, evenly spread, overlapping by at least

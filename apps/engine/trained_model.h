@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "apps/engine/checkpoint.h"
 #include "datasets/preparation.h"
 #include "models/registry.h"
 
@@ -23,6 +24,10 @@ struct TrainedModel {
   /// What the network's activations take per pixel in inference, where measured; 0: unknown.
   int64_t activation_bytes_per_pixel = 0;
 };
+
+/// The network of a checkpoint that was read from `path`, whatever its task: in eval mode, with the
+/// averaged weights where they were kept. Throws DataError where its metadata do not tell which.
+std::shared_ptr<Model> network_of(const Checkpoint& checkpoint, const std::filesystem::path& path);
 
 /// Throws DataError for a file that is no checkpoint, broken, or of a newer format.
 TrainedModel load_trained_model(const std::filesystem::path& checkpoint);

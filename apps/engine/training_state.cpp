@@ -13,6 +13,7 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo {
 
@@ -40,7 +41,7 @@ std::string TrainingState::to_text() const {
 TrainingState TrainingState::from_text(const std::string& text, const fs::path& source) {
   TrainingState s;
   try {
-    const json j = json::parse(text);
+    const json j = parse_json(text, source);
     j.at("iteration").get_to(s.iteration);
     j.at("epoch").get_to(s.epoch);
     j.at("seconds").get_to(s.seconds);

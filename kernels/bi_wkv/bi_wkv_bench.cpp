@@ -1,10 +1,8 @@
-#include <cmath>
-
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <benchmark/benchmark.h>
+#include <ATen/core/grad_mode.h>
 
-#include "kernels/bench_support.h"
+#include "kernels/bench/aten_forms.h"
+#include "kernels/bench/bench.h"
 #include "kernels/bi_wkv/bi_wkv.h"
 
 namespace vireo {
@@ -13,122 +11,87 @@ namespace {
 struct Inputs {
   at::Tensor w, u, k, v, gy;
 
-  explicit Inputs(const benchmark::State& state, at::ScalarType type = at::kFloat) {
-    const int64_t batch = state.range(0), tokens = state.range(1), channels = state.range(2);
+  Inputs(const std::vector<int64_t>& shape, at::TensorOptions options) {
+    const auto tokens = static_cast<double>(shape[1]);
     at::manual_seed(1);
-    w = at::rand({channels}) * 8 / tokens;
-    u = at::randn({channels}) / tokens;
-    k = at::randn({batch, tokens, channels}).to(type);
-    v = at::randn({batch, tokens, channels}).to(type);
-    gy = at::randn({batch, tokens, channels}).to(type);
+    w = at::rand({shape[2]}).to(options.device()) * 8 / tokens;
+    u = at::randn({shape[2]}).to(options.device()) / tokens;
+    for (at::Tensor* x : {&k, &v, &gy}) *x = at::randn(shape).to(options);
   }
+  std::vector<at::Tensor> leaves() const { return {w, u, k, v}; }
 };
 
-/// The recurrence as spec and papers write it, one channel after another on one core.
-void scalar_row(float w,
-                float u,
-                const float* k,
-                const float* v,
-                float* y,
-                int64_t n,
-                int64_t stride,
-                std::vector<float>& right) {
-  float a = 0, b = 0, p = -1e38f;
-  for (int64_t t = n - 1; t >= 0; --t) {
-    right[3 * t] = a;
-    right[3 * t + 1] = b;
-    right[3 * t + 2] = p;
-    const float q = std::max(p - w, k[t * stride]);
-    const float old = std::exp(p - w - q), fresh = std::exp(k[t * stride] - q);
-    a = old * a + fresh * v[t * stride];
-    b = old * b + fresh;
-    p = q;
-  }
-  a = b = 0, p = -1e38f;
-  for (int64_t t = 0; t < n; ++t) {
-    const float kt = k[t * stride], vt = v[t * stride], pr = right[3 * t + 2];
-    const float top = std::max(std::max(p, pr), kt + u);
-    const float l = std::exp(p - top), r = std::exp(pr - top), c = std::exp(kt + u - top);
-    y[t * stride] = (l * a + r * right[3 * t] + c * vt) / (l * b + r * right[3 * t + 1] + c);
-    const float q = std::max(p - w, kt);
-    const float old = std::exp(p - w - q), fresh = std::exp(kt - q);
-    a = old * a + fresh * vt;
-    b = old * b + fresh;
-    p = q;
-  }
+using Form = at::Tensor (*)(const at::Tensor&,
+                            const at::Tensor&,
+                            const at::Tensor&,
+                            const at::Tensor&);
+
+at::Tensor ours(const at::Tensor& w,
+                const at::Tensor& u,
+                const at::Tensor& k,
+                const at::Tensor& v) {
+  return bi_wkv(w, u, k, v);
 }
 
-void BM_ScalarTranscription(benchmark::State& state) {
-  const Inputs in(state);
-  const int64_t tokens = in.k.size(1), channels = in.k.size(2);
-  at::Tensor y = at::empty_like(in.k);
-  std::vector<float> right(static_cast<size_t>(3 * tokens));
-  for (auto _ : state)
-    for (int64_t b = 0; b < in.k.size(0); ++b)
-      for (int64_t c = 0; c < channels; ++c) {
-        const int64_t at = b * tokens * channels + c;
-        scalar_row(in.w.const_data_ptr<float>()[c],
-                   in.u.const_data_ptr<float>()[c],
-                   in.k.const_data_ptr<float>() + at,
-                   in.v.const_data_ptr<float>() + at,
-                   y.data_ptr<float>() + at,
-                   tokens,
-                   channels,
-                   right);
+void check_forms() {
+  const Inputs in({2, 30, 8}, at::kFloat);
+  for (const Form form : {bi_wkv_by_token, bi_wkv_quadratic})
+    check_same("bi_wkv", form(in.w, in.u, in.k, in.v), bi_wkv(in.w, in.u, in.k, in.v));
+}
+
+/// The quadratic form, one item of the batch after another: all at once would not fit.
+at::Tensor quadratic_by_item(const at::Tensor& w,
+                             const at::Tensor& u,
+                             const at::Tensor& k,
+                             const at::Tensor& v) {
+  std::vector<at::Tensor> ys;
+  for (int64_t b = 0; b < k.size(0); ++b)
+    ys.push_back(bi_wkv_quadratic(w, u, k.narrow(0, b, 1), v.narrow(0, b, 1)));
+  return at::cat(ys);
+}
+
+Contender forward(const std::string& name, Form form, const Inputs& in) {
+  return {name, [=] {
+            const at::NoGradGuard no_grad;
+            form(in.w, in.u, in.k, in.v);
+          }};
+}
+
+Contender backward(const std::string& name, Form form, const Inputs& in) {
+  std::vector<at::Tensor> leaves;
+  for (const at::Tensor& x : in.leaves()) leaves.push_back(x.detach().requires_grad_());
+  const at::Tensor y = form(leaves[0], leaves[1], leaves[2], leaves[3]);
+  return {name, backward_pass({y}, leaves, {in.gy})};
+}
+
+void measure_all(Bench& bench) {
+  check_forms();
+  const std::vector<std::vector<int64_t>> shapes = {
+      {64, 196, 192}, {2, 1024, 768}, {1, 4096, 768}, {1, 16384, 192}};
+  for (const bool is_backward : {false, true})
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+      for (const auto& shape : shapes) {
+        BenchCase c;
+        c.name = std::string("bi_wkv ") + (is_backward ? "backward, " : "forward, ") +
+                 shape_text(shape) + ", " + (type == at::kFloat ? "float32" : "bfloat16");
+        if (!bench.wants(c.name)) continue;
+        const Inputs in(shape, at::device(bench.device()).dtype(type));
+        c.elements = in.k.numel();
+        c.least_bytes = c.elements * (is_backward ? 5 : 3) * in.k.element_size();
+        const auto contender = is_backward ? backward : forward;
+        c.ours = contender("", ours, in);
+        if (type == at::kFloat) {
+          c.others.push_back(contender("ATen, by token", bi_wkv_by_token, in));
+          if (shape[1] < 256)
+            c.others.push_back(contender("ATen, quadratic", quadratic_by_item, in));
+        }
+        bench.measure(c);
       }
-  count_elements(state, in.k.numel());
 }
-
-/// y = k + v: what the same memory costs without arithmetic.
-void BM_AddBound(benchmark::State& state) {
-  const Inputs in(state);
-  at::Tensor y = at::empty_like(in.k);
-  for (auto _ : state) at::add_out(y, in.k, in.v);
-  count_elements(state, in.k.numel());
-}
-
-void forward(benchmark::State& state, at::ScalarType type, int threads) {
-  const Inputs in(state, type);
-  const int before = at::get_num_threads();
-  at::set_num_threads(threads == 0 ? before : threads);
-  for (auto _ : state) benchmark::DoNotOptimize(bi_wkv(in.w, in.u, in.k, in.v));
-  at::set_num_threads(before);
-  count_elements(state, in.k.numel());
-}
-void BM_Forward(benchmark::State& state) {
-  forward(state, at::kFloat, 0);
-}
-void BM_ForwardOneThread(benchmark::State& state) {
-  forward(state, at::kFloat, 1);
-}
-void BM_ForwardBFloat16(benchmark::State& state) {
-  forward(state, at::kBFloat16, 0);
-}
-
-void BM_ForwardBackward(benchmark::State& state) {
-  Inputs in(state);
-  for (at::Tensor* x : {&in.w, &in.u, &in.k, &in.v}) x->requires_grad_();
-  for (auto _ : state) {
-    for (at::Tensor* x : {&in.w, &in.u, &in.k, &in.v}) x->mutable_grad().reset();
-    bi_wkv(in.w, in.u, in.k, in.v).backward(in.gy);
-  }
-  count_elements(state, in.k.numel());
-}
-
-void shapes(benchmark::internal::Benchmark* bench) {
-  for (const auto& [batch, tokens, channels] :
-       std::vector<std::tuple<int, int, int>>{{64, 196, 192}, {2, 1024, 768}, {1, 16384, 192}})
-    as_minimum(bench)->Args({batch, tokens, channels});
-}
-
-BENCHMARK(BM_ScalarTranscription)->Apply(shapes);
-BENCHMARK(BM_AddBound)->Apply(shapes);
-BENCHMARK(BM_Forward)->Apply(shapes);
-BENCHMARK(BM_ForwardOneThread)->Apply(shapes);
-BENCHMARK(BM_ForwardBFloat16)->Apply(shapes);
-BENCHMARK(BM_ForwardBackward)->Apply(shapes);
 
 }  // namespace
 }  // namespace vireo
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  return vireo::bench_main(argc, argv, "bi_wkv", vireo::measure_all);
+}

@@ -164,6 +164,24 @@ C10_HOST_DEVICE inline void walk_group(const CarryPlan<S>& plan,
   }
 }
 
+/// What walk_group gives block j of group g, for whoever carries one block alone.
+template <class S, class Own>
+C10_HOST_DEVICE inline Ends<S> entering_block(
+    const CarryPlan<S>& plan, int g, int64_t j, Ends<S> entering, const Own& own) {
+  for (int64_t i = plan.begin(g); i < j; ++i) push_block(entering.left, plan.over(i), own(i).left);
+  for (int64_t i = plan.end(g) - 1; i > j; --i)
+    push_block(entering.right, plan.over(i), own(i).right);
+  return entering;
+}
+
+/// How many CTAs, a power of two up to `largest`, hold a row of `blocks` blocks, `held` each; 0:
+/// the row is longer than all of them.
+inline int cluster_for(int64_t blocks, int held, int largest) {
+  int size = 1;
+  while (size <= largest && static_cast<int64_t>(size) * held < blocks) size *= 2;
+  return size <= largest ? size : 0;
+}
+
 /// The states inside one block, and each token's mean.
 template <class S>
 struct Inside {

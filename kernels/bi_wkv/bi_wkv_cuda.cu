@@ -3,9 +3,11 @@
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/cuda/CUDAContext.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <cooperative_groups.h>
 #include <torch/library.h>
 
 #include "kernels/bi_wkv/bi_wkv_blocks.h"
@@ -15,7 +17,8 @@
 
 // Lanes of a warp are neighbouring channels; each thread owns one block of kBlock tokens.
 //
-// Up to kTileTokens tokens: one CTA holds a row's 32 channels whole, one warp per block of tokens.
+// A row's 32 channels are held whole, one warp per block of tokens, so that everything is read
+// once: by one CTA up to kTileTokens tokens, from sm_90 on by a cluster of up to kLargestCluster.
 // Beyond: the stages of bi_wkv_blocks.h as separate kernels, blocks of tokens in parallel.
 namespace vireo {
 namespace {
@@ -23,7 +26,7 @@ namespace {
 using namespace wkv;
 
 constexpr int kTileWarps = 16;
-constexpr int kTileTokens = kTileWarps * kBlock;
+constexpr int kLargestCluster = 16, kPortableCluster = 8;
 constexpr int kStageWarps = 8;
 constexpr int kCarryWarps = 32;
 
@@ -209,6 +212,115 @@ __global__ void __launch_bounds__(32 * kTileWarps)
   shares[(2 * b + 1) * p.channels + c] = sum_u;
 }
 
+// ---- One cluster per batch item and 32 channels: grid (batch * tiles * cluster), block (32,
+// blocks of a CTA). Every CTA is a group of CarryPlan. ----
+
+/// What the CTAs of a cluster tell each other about their channels.
+template <class S>
+struct ClusterMemory {
+  EndsMemory<S, kTileWarps> own;  ///< of every block of this CTA
+  EndsMemory<S, 1> sum;           ///< of all of them; the other CTAs read it
+  EndsMemory<S, 1> entering;
+};
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+/// The states that enter every block of the cluster, given every block's own ends. Contains the
+/// barriers that the memory's next use needs.
+template <class S>
+__device__ Ends<S> cluster_entering(const CarryPlan<S>& plan,
+                                    ClusterMemory<S>& memory,
+                                    const Ends<S>& ends,
+                                    int64_t j,
+                                    bool active) {
+  auto cluster = cooperative_groups::this_cluster();
+  const int g = static_cast<int>(cluster.block_rank());
+  const unsigned lane = threadIdx.x;
+  const bool first = threadIdx.y == 0;
+  const auto own = [&](int64_t i) { return memory.own.ends()[i - plan.begin(g)][lane]; };
+  if (active && j < plan.end(g)) memory.own.ends()[threadIdx.y][lane] = ends;
+  __syncthreads();
+  if (active && first) memory.sum.ends()[0][lane] = sum_group(plan, g, own);
+  cluster.sync();
+  if (active && first)
+    memory.entering.ends()[0][lane] = entering_group(plan, g, [&](int i) {
+      return *cluster.map_shared_rank(&memory.sum.ends()[0][lane], static_cast<unsigned>(i));
+    });
+  cluster.sync();
+  Ends<S> entering;
+  if (active && j < plan.end(g))
+    entering = entering_block(plan, g, j, memory.entering.ends()[0][lane], own);
+  __syncthreads();
+  return entering;
+}
+#endif
+
+template <class T>
+__global__ void __launch_bounds__(32 * kTileWarps) cluster_forward(Problem<T> p, T* y) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  using S = typename Problem<T>::S;
+  __shared__ ClusterMemory<S> memory;
+  const auto size = static_cast<int>(cooperative_groups::this_cluster().num_blocks());
+  const int64_t row = blockIdx.x / size, b = row / p.tiles();
+  const int64_t c = row % p.tiles() * 32 + threadIdx.x;
+  const bool active = c < p.channels;
+  const CarryPlan<S> plan(active ? p.w[c] : S(0), p.tokens, size);
+  const int g = static_cast<int>(blockIdx.x % size);
+  const int64_t j = plan.begin(g) + threadIdx.y;
+  const bool held = active && j < plan.end(g);
+  Block<S> block;
+  Ends<S> ends;
+  if (held) {
+    block = p.read(b, j, c);
+    ends = key_ends(p, block, c);
+  }
+  const Ends<S> entering = cluster_entering(plan, memory, ends, j, active);
+  if (held) write_y(p, block, entering, p.first(b, j, c), c, y);
+#endif
+}
+
+/// shares [batch * cluster, 2, channels].
+template <class T>
+__global__ void __launch_bounds__(32 * kTileWarps)
+    cluster_backward(Problem<T> p, T* gk, T* gv, typename Problem<T>::S* shares) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  using S = typename Problem<T>::S;
+  __shared__ ClusterMemory<S> memory;
+  const auto size = static_cast<int>(cooperative_groups::this_cluster().num_blocks());
+  const int64_t row = blockIdx.x / size, b = row / p.tiles();
+  const int64_t c = row % p.tiles() * 32 + threadIdx.x;
+  const bool active = c < p.channels;
+  const CarryPlan<S> plan(active ? p.w[c] : S(0), p.tokens, size);
+  const int g = static_cast<int>(blockIdx.x % size);
+  const int64_t j = plan.begin(g) + threadIdx.y, at = p.first(b, j, c);
+  const bool held = active && j < plan.end(g);
+  Block<S> block;
+  Ends<S> ends;
+  if (held) {
+    block = p.read(b, j, c);
+    ends = key_ends(p, block, c);
+  }
+  const Ends<S> entering = cluster_entering(plan, memory, ends, j, active);
+  if (held) ends = gradient_ends(p, block, entering, at, c);
+  const Ends<S> gentering = cluster_entering(plan, memory, ends, j, active);
+  Share<S> share;
+  if (held) share = write_gradients(p, block, entering, gentering, at, c, gk, gv);
+  if (active) {
+    memory.own.ends()[threadIdx.y][threadIdx.x].left.num = share.w;
+    memory.own.ends()[threadIdx.y][threadIdx.x].left.den = share.u;
+  }
+  __syncthreads();
+  if (!active || threadIdx.y != 0) return;
+  S sum_w = 0, sum_u = 0;
+  for (unsigned i = 0; i < blockDim.y; ++i) {
+    sum_w += memory.own.ends()[i][threadIdx.x].left.num;
+    sum_u += memory.own.ends()[i][threadIdx.x].left.den;
+  }
+  const int64_t slot = 2 * (b * size + g);
+  shares[slot * p.channels + c] = sum_w;
+  shares[(slot + 1) * p.channels + c] = sum_u;
+#endif
+}
+
 // ---- Stages over any number of tokens: ends [batch, blocks, channels]. ----
 
 /// Which item, block of tokens and channel a thread of a stage has; false beyond the end.
@@ -350,6 +462,40 @@ dim3 grid_of(int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks));
 }
 
+/// The launch of a kernel in which `size` CTAs hold a row together.
+struct ClusterLaunch {
+  cudaLaunchAttribute attribute{};
+  cudaLaunchConfig_t config{};
+
+  ClusterLaunch(int64_t rows, int64_t blocks, int size, cudaStream_t stream) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(size);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.gridDim = grid_of(rows * size);
+    config.blockDim = dim3(32, static_cast<unsigned>((blocks + size - 1) / size));
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
+  ClusterLaunch(const ClusterLaunch&) = delete;
+  ClusterLaunch& operator=(const ClusterLaunch&) = delete;
+};
+
+/// How many CTAs hold a row of p, with `kernel` where they are more than one; 0: it takes the
+/// stages.
+template <class T, class Kernel>
+int cluster_of(const Problem<T>& p, Kernel* kernel, cudaStream_t stream) {
+  const bool clusters = at::cuda::getCurrentDeviceProperties()->major >= 9;
+  const int size = cluster_for(p.blocks(), kTileWarps, clusters ? kLargestCluster : 1);
+  if (size <= kPortableCluster) return size;
+  // Larger ones need as many processors close to each other as not every GPU has free.
+  C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+  const ClusterLaunch launch(p.batch * p.tiles(), p.blocks(), size, stream);
+  int fitting = 0;
+  C10_CUDA_CHECK(cudaOccupancyMaxActiveClusters(&fitting, kernel, &launch.config));
+  return fitting > 0 ? size : 0;
+}
+
 template <class T>
 dim3 stage_grid(const Problem<T>& p) {
   return grid_of(p.batch * p.tiles() * ((p.blocks() + kStageWarps - 1) / kStageWarps));
@@ -389,10 +535,16 @@ at::Tensor bi_wkv_cuda(const at::Tensor& w,
     using S = at::opmath_type<scalar_t>;
     const Problem<scalar_t> p = in.problem<scalar_t>();
     scalar_t* out = y.mutable_data_ptr<scalar_t>();
-    if (p.tokens <= kTileTokens) {
+    const int size = cluster_of(p, cluster_forward<scalar_t>, stream);
+    if (size == 1) {
       const dim3 block(32, static_cast<unsigned>(p.blocks()));
       tile_forward<scalar_t><<<grid_of(p.batch * p.tiles()), block, 0, stream>>>(p, out);
       C10_CUDA_KERNEL_LAUNCH_CHECK();
+      return;
+    }
+    if (size > 1) {
+      const ClusterLaunch launch(p.batch * p.tiles(), p.blocks(), size, stream);
+      C10_CUDA_CHECK(cudaLaunchKernelEx(&launch.config, cluster_forward<scalar_t>, p, out));
       return;
     }
     at::Tensor bytes = ends_like<S>(in.k, p.blocks());
@@ -427,15 +579,19 @@ BiWkvGradients bi_wkv_backward_cuda(const at::Tensor& w,
         const Problem<scalar_t> p = in.problem<scalar_t>();
         scalar_t* to_k = gk.mutable_data_ptr<scalar_t>();
         scalar_t* to_v = gv.mutable_data_ptr<scalar_t>();
-        const bool tile = p.tokens <= kTileTokens;
-        const int64_t rows = p.batch * (tile ? 1 : p.blocks());
+        const int size = cluster_of(p, cluster_backward<scalar_t>, stream);
+        const int64_t rows = p.batch * (size > 0 ? size : p.blocks());
         at::Tensor shares = at::empty({rows, 2, channels}, in.w.options());
         S* to_shares = shares.mutable_data_ptr<S>();
-        if (tile) {
+        if (size == 1) {
           const dim3 block(32, static_cast<unsigned>(p.blocks()));
           tile_backward<scalar_t>
               <<<grid_of(p.batch * p.tiles()), block, 0, stream>>>(p, to_k, to_v, to_shares);
           C10_CUDA_KERNEL_LAUNCH_CHECK();
+        } else if (size > 1) {
+          const ClusterLaunch launch(p.batch * p.tiles(), p.blocks(), size, stream);
+          C10_CUDA_CHECK(cudaLaunchKernelEx(
+              &launch.config, cluster_backward<scalar_t>, p, to_k, to_v, to_shares));
         } else {
           at::Tensor bytes = ends_like<S>(in.k, p.blocks()),
                      gbytes = ends_like<S>(in.k, p.blocks());

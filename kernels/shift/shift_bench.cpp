@@ -1,36 +1,44 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <benchmark/benchmark.h>
+#include <ATen/core/grad_mode.h>
 
-#include "kernels/bench_support.h"
+#include "kernels/bench/bench.h"
 #include "kernels/shift/shift.h"
 
 namespace vireo {
 namespace {
 
-/// Arguments: batch, side of the square image, channels.
 struct Inputs {
   int64_t side;
   at::Tensor x;
   std::vector<at::Tensor> mixes, gys;
 
-  explicit Inputs(const benchmark::State& state) : side(state.range(1)) {
+  Inputs(int64_t batch, int64_t side, int64_t channels, at::TensorOptions options) : side(side) {
     at::manual_seed(1);
-    x = at::randn({state.range(0), side * side, state.range(2)});
+    x = at::randn({batch, side * side, channels}).to(options);
     for (int m = 0; m < 3; ++m) {
-      mixes.push_back(at::rand({state.range(2)}));
-      gys.push_back(at::randn_like(x));
+      mixes.push_back(at::rand({channels}).to(options.device()));
+      gys.push_back(at::randn(x.sizes()).to(options));
     }
   }
 };
 
+using Form = std::vector<at::Tensor> (*)(const Inputs&);
+
+std::vector<at::Tensor> shift(const Inputs& in) {
+  return {q_shift(in.x, in.side, in.side)};
+}
+
+std::vector<at::Tensor> fused(const Inputs& in) {
+  return q_shift_mix(in.x, in.mixes, in.side, in.side);
+}
+
 /// The three-way mix as separate ATen operations, as published code does it.
-std::vector<at::Tensor> mix_with_aten(const at::Tensor& x,
-                                      const std::vector<at::Tensor>& mixes,
-                                      int64_t side) {
-  const int64_t batch = x.size(0), channels = x.size(2), quarter = channels / 4;
-  const at::Tensor image = x.transpose(1, 2).reshape({batch, channels, side, side});
+std::vector<at::Tensor> separate(const Inputs& in) {
+  const int64_t batch = in.x.size(0), channels = in.x.size(2), quarter = channels / 4;
+  const int64_t side = in.side;
+  const at::Tensor image = in.x.transpose(1, 2).reshape({batch, channels, side, side});
   const at::Tensor padded = at::constant_pad_nd(image, {1, 1, 1, 1});
   const auto part = [&](int64_t j, int64_t top, int64_t left) {
     return padded.narrow(1, j * quarter, j == 3 ? channels - 3 * quarter : quarter)
@@ -42,70 +50,60 @@ std::vector<at::Tensor> mix_with_aten(const at::Tensor& x,
           .flatten(2)
           .transpose(1, 2);
   std::vector<at::Tensor> out;
-  for (const at::Tensor& mix : mixes) out.push_back(x * mix + shifted * (1 - mix));
+  for (const at::Tensor& mix : in.mixes) {
+    const at::Tensor share = mix.to(in.x.scalar_type());
+    out.push_back(in.x * share + shifted * (1 - share));
+  }
   return out;
 }
 
-template <class Operator>
-void forward(benchmark::State& state, const Operator& op) {
-  const Inputs in(state);
-  for (auto _ : state) benchmark::DoNotOptimize(op(in));
-  count_elements(state, in.x.numel());
+Contender forward(const std::string& name, Form form, const Inputs& in) {
+  return {name, [=] {
+            const at::NoGradGuard no_grad;
+            form(in);
+          }};
 }
 
-template <class Operator>
-void forward_backward(benchmark::State& state, const Operator& op) {
-  Inputs in(state);
-  std::vector<at::Tensor> leaves = in.mixes;
-  leaves.push_back(in.x);
-  for (at::Tensor& leaf : leaves) leaf.requires_grad_();
-  for (auto _ : state) {
-    for (at::Tensor& leaf : leaves) leaf.mutable_grad().reset();
-    const std::vector<at::Tensor> out = op(in);
-    at::Tensor total = at::zeros({});
-    for (size_t m = 0; m < out.size(); ++m)
-      total = total + at::dot(out[m].flatten(), in.gys[m].flatten());
-    total.backward();
-  }
-  count_elements(state, in.x.numel());
+Contender backward(const std::string& name, Form form, const Inputs& in) {
+  Inputs leaves = in;
+  leaves.x = in.x.detach().requires_grad_();
+  for (at::Tensor& mix : leaves.mixes) mix = mix.detach().requires_grad_();
+  std::vector<at::Tensor> all = leaves.mixes;
+  all.push_back(leaves.x);
+  return {name, backward_pass(form(leaves), all, in.gys)};
 }
 
-const auto kShift = [](const Inputs& in) { return q_shift(in.x, in.side, in.side); };
-const auto kFused = [](const Inputs& in) { return q_shift_mix(in.x, in.mixes, in.side, in.side); };
-const auto kAten = [](const Inputs& in) { return mix_with_aten(in.x, in.mixes, in.side); };
+void measure_all(Bench& bench) {
+  const Inputs small(2, 6, 20, at::kFloat);
+  const auto one = fused(small), other = separate(small);
+  for (size_t m = 0; m < one.size(); ++m) check_same("q_shift_mix", one[m], other[m]);
 
-void BM_Copy(benchmark::State& state) {
-  forward(state, [](const Inputs& in) { return in.x.clone(); });
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+    for (const auto& [batch, side, channels] :
+         std::vector<std::tuple<int64_t, int64_t, int64_t>>{{64, 14, 192}, {1, 128, 192}}) {
+      const std::string shape = ", " + shape_text({batch, side, side, channels}) + ", " +
+                                (type == at::kFloat ? "float32" : "bfloat16");
+      const Inputs in(batch, side, channels, at::device(bench.device()).dtype(type));
+      const int64_t elements = in.x.numel(), bytes = elements * in.x.element_size();
+      bench.measure({"q_shift forward" + shape, elements, 0, 2 * bytes, forward("", shift, in)});
+      bench.measure({"q_shift_mix of three, forward" + shape,
+                     elements,
+                     0,
+                     4 * bytes,
+                     forward("", fused, in),
+                     {forward("ATen, separate operations", separate, in)}});
+      bench.measure({"q_shift_mix of three, backward" + shape,
+                     elements,
+                     0,
+                     5 * bytes,
+                     backward("", fused, in),
+                     {backward("ATen, separate operations", separate, in)}});
+    }
 }
-void BM_Shift(benchmark::State& state) {
-  forward(state, kShift);
-}
-void BM_ShiftMix3(benchmark::State& state) {
-  forward(state, kFused);
-}
-void BM_ShiftMix3Aten(benchmark::State& state) {
-  forward(state, kAten);
-}
-void BM_ShiftMix3ForwardBackward(benchmark::State& state) {
-  forward_backward(state, kFused);
-}
-void BM_ShiftMix3AtenForwardBackward(benchmark::State& state) {
-  forward_backward(state, kAten);
-}
-
-void shapes(benchmark::internal::Benchmark* bench) {
-  as_minimum(bench)->Args({64, 14, 192});
-  as_minimum(bench)->Args({1, 128, 192});
-}
-
-BENCHMARK(BM_Copy)->Apply(shapes);
-BENCHMARK(BM_Shift)->Apply(shapes);
-BENCHMARK(BM_ShiftMix3)->Apply(shapes);
-BENCHMARK(BM_ShiftMix3Aten)->Apply(shapes);
-BENCHMARK(BM_ShiftMix3ForwardBackward)->Apply(shapes);
-BENCHMARK(BM_ShiftMix3AtenForwardBackward)->Apply(shapes);
 
 }  // namespace
 }  // namespace vireo
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  return vireo::bench_main(argc, argv, "shift", vireo::measure_all);
+}

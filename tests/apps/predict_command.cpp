@@ -30,29 +30,33 @@ namespace fs = std::filesystem;
 using test::run_command;
 using ::testing::HasSubstr;
 
-Preparation made_preparation(ChannelNormalization::Kind kind) {
+Preparation made_preparation(ChannelNormalization::Kind kind, int64_t classes) {
   Preparation preparation;
   preparation.dataset_name = "made";
   preparation.channels = {{"grey", kind, 0, 0, 0.5, 0.25}};
   preparation.labels = {{"background", 0, {}}, {"cell", 255, {}}};
+  for (int64_t k = 2; k < classes; ++k)
+    preparation.labels.push_back({"class " + std::to_string(k), k, {}});
   return preparation;
 }
 
 void write_untrained(const fs::path& path,
                      std::array<int64_t, 2> window,
-                     ChannelNormalization::Kind kind = ChannelNormalization::Kind::kRgb) {
+                     ChannelNormalization::Kind kind = ChannelNormalization::Kind::kRgb,
+                     int64_t classes = 2) {
   const std::string table_text = "name = \"rwkv_unet_t\"";
   ConfigTable table = ConfigTable::from_text(table_text, "test");
-  const auto model = create_model(table, {1, 2});
+  const auto model = create_model(table, {1, classes});
   Checkpoint checkpoint;
   checkpoint.model = state_of(*model);
-  checkpoint.metadata = {{"model", table_text},
-                         {"model_shape", R"({"input_channels": 1, "class_count": 2})"},
-                         {"config", "# none"},
-                         {"preparation", made_preparation(kind).to_json().dump()},
-                         {"window_yx", nlohmann::json(window).dump()},
-                         {"neighbours", "0"},
-                         {"mirrored_yx", "[true, true]"}};
+  checkpoint.metadata = {
+      {"model", table_text},
+      {"model_shape", R"({"input_channels": 1, "class_count": )" + std::to_string(classes) + "}"},
+      {"config", "# none"},
+      {"preparation", made_preparation(kind, classes).to_json().dump()},
+      {"window_yx", nlohmann::json(window).dump()},
+      {"neighbours", "0"},
+      {"mirrored_yx", "[true, true]"}};
   write_checkpoint(path, checkpoint);
 }
 
@@ -223,6 +227,45 @@ TEST_F(PredictCommand, TakesAWholeLargePictureInTwoGigabytes) {
   ASSERT_EQ(result.exit_code, 0) << result.errors;
   const auto manifest = nlohmann::json::parse(read_text(folder_ / "out/manifest.json"));
   EXPECT_LE(manifest["peak_memory_bytes"], int64_t{2} << 30);
+}
+
+// As a CT of 512 x 512 x 1000 does, on a smaller scale: many slices, many classes, little memory.
+TEST_F(PredictCommand, KeepsALongScanBelowItsEstimateAndTheLimit) {
+  constexpr int64_t kDepth = 400, kSide = 96;
+  write_untrained(model_, {kSide, kSide}, ChannelNormalization::Kind::kZScore, 24);
+  Geometry grid;
+  grid.size_zyx = {kDepth, kSide, kSide};
+  grid.spacing_mm_zyx = {1.5, 1, 1};
+  write_image(folder_ / "long.nii.gz",
+              at::randint(-1024, 1500, {1, kDepth, kSide, kSide}).to(at::kShort),
+              grid);
+  const std::string predict = "predict --no-tta --model " + model_.string() + " " +
+                              (folder_ / "long.nii.gz").string() + " ";
+  const auto run = [&](const std::string& output, const std::string& more) {
+    const test::CommandResult result = vireo(predict + (folder_ / output).string() + " " + more);
+    EXPECT_EQ(result.exit_code, 0) << result.errors;
+    EXPECT_THAT(result.errors, HasSubstr("long: needs up to "));
+    EXPECT_THAT(result.errors, HasSubstr("outside the network"));
+    return nlohmann::json::parse(read_text(folder_ / output / "manifest.json"));
+  };
+  const auto expect_kept = [](const nlohmann::json& manifest) {
+    const auto estimate = manifest["cases"][0]["memory_estimate_bytes"].get<int64_t>();
+    EXPECT_LE(manifest["peak_memory_bytes"].get<int64_t>(), estimate);
+    // Beside a program that holds about 0.5 GiB.
+    EXPECT_LT(estimate, (int64_t{512} << 20) + 4 * 24 * kDepth * kSide * kSide);
+    return estimate;
+  };
+  const int64_t plenty = expect_kept(run("free", "--batch-memory 0.25"));
+  const int64_t less = expect_kept(run("tight", "--max-memory 0.75"));
+  EXPECT_LE(less, int64_t{768} << 20);
+  EXPECT_LT(less, plenty);
+  EXPECT_TRUE(at::equal(read_labels(folder_ / "free/long.nii.gz").values,
+                        read_labels(folder_ / "tight/long.nii.gz").values));
+
+  const test::CommandResult refused =
+      vireo(predict + (folder_ / "refused").string() + " --max-memory 0.1");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.errors, HasSubstr("even slice by slice; --max-memory allows 103 MiB"));
 }
 
 TEST_F(PredictCommand, InfoTellsWhatACheckpointHolds) {

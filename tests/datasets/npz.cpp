@@ -26,8 +26,8 @@ std::string little(uint32_t value, int bytes) {
 std::string npy(const std::string& type, const std::string& shape, const std::string& data) {
   std::string header =
       "{'descr': '" + type + "', 'fortran_order': False, 'shape': " + shape + ", }";
-  header.resize(118, ' ');
-  return "\x93NUMPY" + std::string("\1\0", 2) + little(118, 2) + header + data;
+  header.resize(246, ' ');
+  return "\x93NUMPY" + std::string("\1\0", 2) + little(246, 2) + header + data;
 }
 
 std::string deflated(const std::string& bytes) {
@@ -87,6 +87,16 @@ TEST(NpzFile, RefusesWhatItsSizesOrTypesCannotBe) {
               ThrowsMessage<DataError>(HasSubstr("fewer values than its shape says")));
   EXPECT_THAT([&] { read(archive(npy("|u1", "(1,)", "x"), true, 0xf0000000)); },
               ThrowsMessage<DataError>(HasSubstr("cannot be true")));
+  // No memory is asked for, but strides and byte counts would overflow.
+  EXPECT_THAT([&] { read(archive(npy("<f8", "(0, 1000000000000, 1000000000000)", ""), false)); },
+              ThrowsMessage<DataError>(HasSubstr("fewer values than its shape says")));
+  EXPECT_EQ(NpzFile::open(archive(npy("<f8", "(0, 1)", ""), false)).array("a").numel(), 0);
+  std::string ones = "1";
+  for (int i = 0; i < 64; ++i) ones += ",1";
+  EXPECT_THAT([&] { read(archive(npy("|u1", "(" + ones + ")", "x"), false)); },
+              ThrowsMessage<DataError>(HasSubstr("more dimensions than NumPy allows")));
+  EXPECT_THAT([&] { read(archive(npy("|b1", "(2,)", "\1\2"), false)); },
+              ThrowsMessage<DataError>(HasSubstr("truth values other than 0 and 1")));
   EXPECT_THAT([&] { read(archive(npy("|O", "(1,)", "x"), false)); },
               ThrowsMessage<DataError>(HasSubstr("element type |O")));
   EXPECT_THAT([&] { read(archive("nothing", false)); },
@@ -111,6 +121,72 @@ TEST(NpzFile, NoticesEveryCutAndAChangedByte) {
     } catch (const DataError&) {
     }
   }
+}
+
+// As archives beyond 4 GiB are: the sizes and places in fields of 64 bits.
+fs::path long_archive(const std::string& array) {
+  const auto crc = static_cast<uint32_t>(
+      ::crc32(0, reinterpret_cast<const Bytef*>(array.data()), static_cast<uInt>(array.size())));
+  const std::string full = "\xff\xff\xff\xff";
+  const auto wide = [](uint64_t value) {
+    return little(static_cast<uint32_t>(value), 4) + little(static_cast<uint32_t>(value >> 32), 4);
+  };
+  const std::string sizes = wide(array.size()) + wide(array.size());
+  const std::string common = little(45, 2) + little(0, 2) + little(0, 2) + little(0, 4) +
+                             little(crc, 4) + full + full + little(5, 2);
+  const std::string local =
+      "PK\3\4" + common + little(20, 2) + "a.npy" + little(1, 2) + little(16, 2) + sizes + array;
+  const std::string central = "PK\1\2" + little(45, 2) + common + little(28, 2) + little(0, 2) +
+                              little(0, 2) + little(0, 2) + little(0, 4) + full + "a.npy" +
+                              little(1, 2) + little(24, 2) + sizes + wide(0);
+  const std::string long_end = "PK\6\6" + wide(44) + little(45, 2) + little(45, 2) + little(0, 4) +
+                               little(0, 4) + wide(1) + wide(1) + wide(central.size()) +
+                               wide(local.size());
+  const std::string locator =
+      "PK\6\7" + little(0, 4) + wide(local.size() + central.size()) + little(1, 4);
+  const std::string end =
+      "PK\5\6" + little(0, 4) + little(0xffff, 2) + little(0xffff, 2) + full + full + little(0, 2);
+  const fs::path path = test::scratch_folder() / "long.npz";
+  write_text_atomically(path, local + central + long_end + locator + end);
+  return path;
+}
+
+TEST(NpzFile, ReadsArchivesWithLongFields) {
+  const fs::path path = long_archive(npy("|u1", "(3,)", "abc"));
+  EXPECT_EQ(NpzFile::open(path).array("a")[2].item<int64_t>(), 'c');
+  const std::string whole = read_text(path);
+  for (size_t at = 0; at < whole.size(); at += 3) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x81);
+    write_text_atomically(path, damaged);
+    try {
+      NpzFile::open(path).array("a");
+    } catch (const DataError&) {
+    }
+  }
+}
+
+TEST(NpzFile, ReadsRowsInPiecesAndNoticesDamageAtTheirEnd) {
+  std::string data;
+  for (int i = 0; i < 5 * 70000; ++i) data += static_cast<char>(i * i >> 3);
+  for (const bool pack : {false, true}) {
+    const fs::path path = archive(npy("|u1", "(5, 70000)", data), pack);
+    const NpzFile file = NpzFile::open(path);
+    const at::Tensor whole = file.array("a");
+    NpzRows rows = file.rows("a");
+    EXPECT_EQ(rows.shape(), (std::vector<int64_t>{5, 70000}));
+    EXPECT_TRUE(at::equal(rows.next(2), whole.slice(0, 0, 2)));
+    rows.skip(1);
+    EXPECT_TRUE(at::equal(rows.next(9), whole.slice(0, 3)));
+    EXPECT_EQ(rows.next(1).size(0), 0);
+  }
+  const fs::path path = archive(npy("|u1", "(5, 70000)", data), false);
+  std::string damaged = read_text(path);
+  damaged[300000] = static_cast<char>(damaged[300000] ^ 1);
+  write_text_atomically(path, damaged);
+  NpzRows rows = NpzFile::open(path).rows("a");
+  rows.next(4);
+  EXPECT_THAT([&] { rows.next(1); }, ThrowsMessage<DataError>(HasSubstr("checksum is wrong")));
 }
 
 TEST(NpzFile, ReadsMedMnist) {

@@ -118,7 +118,11 @@ TEST(PreparedCache, RefusesManifestsOfOtherKinds) {
   };
   EXPECT_THAT(with("version", 2), HasSubstr("has format version 2"));
   EXPECT_THAT(with("format", "other"), HasSubstr("is not the manifest of a prepared cache"));
+  EXPECT_THAT(with("version", "1"), HasSubstr("has format version \"1\""));
+  EXPECT_THAT(with("format", 1), HasSubstr("is not the manifest of a prepared cache"));
   EXPECT_THAT(with("cases", 7), HasSubstr("cache.json"));
+  EXPECT_THAT(with("inputs", 1), "accepted");
+  EXPECT_EQ(cached_inputs(folder), "");
   manifest["cases"][0]["name"] = "../outside";
   EXPECT_THAT(with("version", 1), HasSubstr("impossible case name \"../outside\""));
   std::ofstream(folder / "cache.json") << R"({"format": "vireo.prep)";

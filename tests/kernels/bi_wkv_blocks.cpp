@@ -115,6 +115,53 @@ void expect_reference(const Row& row, double bound) {
   }
 }
 
+TEST(BiWkvBlocks, GiveABlockAloneTheStatesOfTheWalk) {
+  for (const int64_t tokens : {1, 40, 300, 1000}) {
+    const Row row = Row::random(tokens, 2, 0.5, 2);
+    const int64_t blocks = (tokens + kBlock - 1) / kBlock;
+    const Channel<float> channel = channel_of<false>(2.f, 0.5f, tokens);
+    std::vector<Ends<float>> own(blocks);
+    for (int64_t j = 0; j < blocks; ++j) {
+      Block<float> block;
+      block.read(
+          static_cast<int>(std::min<int64_t>(kBlock, tokens - j * kBlock)),
+          [&](int i) { return static_cast<float>(row.k[j * kBlock + i]); },
+          [&](int i) { return static_cast<float>(row.v[j * kBlock + i]); });
+      own[j] = summarise_keys<false>(block, channel);
+    }
+    for (const int groups : {1, 2, 8}) {
+      std::vector<Ends<float>> walked = own;
+      carry_in_groups(walked, 2, tokens, groups);
+      const CarryPlan<float> plan(2, tokens, groups);
+      std::vector<Ends<float>> sums(groups);
+      for (int g = 0; g < groups; ++g)
+        sums[g] = sum_group(plan, g, [&](int64_t j) { return own[j]; });
+      for (int g = 0; g < groups; ++g) {
+        const Ends<float> entering = entering_group(plan, g, [&](int i) { return sums[i]; });
+        for (int64_t j = plan.begin(g); j < plan.end(g); ++j) {
+          const Ends<float> alone =
+              entering_block(plan, g, j, entering, [&](int64_t i) { return own[i]; });
+          EXPECT_EQ(alone.left.num, walked[j].left.num);
+          EXPECT_EQ(alone.left.den, walked[j].left.den);
+          EXPECT_EQ(alone.left.e, walked[j].left.e);
+          EXPECT_EQ(alone.right.num, walked[j].right.num);
+          EXPECT_EQ(alone.right.den, walked[j].right.den);
+          EXPECT_EQ(alone.right.e, walked[j].right.e);
+        }
+      }
+    }
+  }
+}
+
+TEST(BiWkvBlocks, TakeTheSmallestClusterThatHoldsARow) {
+  EXPECT_EQ(cluster_for(1, 16, 16), 1);
+  EXPECT_EQ(cluster_for(16, 16, 16), 1);
+  EXPECT_EQ(cluster_for(17, 16, 16), 2);
+  EXPECT_EQ(cluster_for(196, 16, 16), 16);
+  EXPECT_EQ(cluster_for(257, 16, 16), 0);
+  EXPECT_EQ(cluster_for(17, 16, 1), 0);
+}
+
 TEST(BiWkvBlocks, EqualTheQuadraticSumWithOnePowerPerBlock) {
   for (const int64_t tokens : {1, 2, 16, 17, 196, 300})
     for (const double scale : {-5.0, 0.0, 3.0, 29.0})

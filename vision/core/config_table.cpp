@@ -40,7 +40,9 @@ std::string type_name(const toml::node& node) {
   return out.str();
 }
 
+// Names of very different lengths are not compared letter by letter: any number of them.
 size_t edit_distance(std::string_view a, std::string_view b) {
+  if (a.size() > 2 * b.size() + 8) return a.size();
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
@@ -53,6 +55,22 @@ size_t edit_distance(std::string_view a, std::string_view b) {
     }
   }
   return row[b.size()];
+}
+
+// Tables within tables are made and destroyed one inside the other, on the stack. The parser bounds
+// brackets itself, but not the dots of a name: a.a.a.a = 1. Whatever stands between them, a name
+// ends at one of these.
+void check_depth(std::string_view text, const std::string& source_name) {
+  constexpr int kMostDots = 1000;
+  int dots = 0, line = 1;
+  for (const char c : text) {
+    if (c == '\n') ++line;
+    if (c == '\n' || c == '=' || c == ',' || c == '{' || c == '}')
+      dots = 0;
+    else if (c == '.' && ++dots > kMostDots)
+      throw ConfigError(source_name + ":" + std::to_string(line) + ":1",
+                        "a name with more than " + std::to_string(kMostDots) + " dots");
+  }
 }
 
 void apply_override(toml::table& root, const std::string& text) {
@@ -103,6 +121,8 @@ ConfigTable ConfigTable::from_text(std::string_view text,
   auto node = std::make_shared<Node>();
   node->source = source_name;
   auto root = std::make_shared<toml::table>();
+  check_depth(text, source_name);
+  for (const auto& one : overrides) check_depth(one, "--set");
   try {
     *root = toml::parse(text, source_name);
   } catch (const toml::parse_error& error) {

@@ -53,8 +53,8 @@ bool is_dicom_file(const fs::path& path) {
 // A file's one volume or picture.
 DicomSeries only_series(const fs::path& path) {
   DicomScan scan = scan_dicom(path);
-  if (scan.series.empty())
-    throw DataError(path, scan.left_out.empty() ? "holds no image" : scan.left_out[0]);
+  refuse_without_series(path, scan);
+  if (scan.series.empty()) throw DataError(path, "holds no image");
   if (scan.series.size() > 1)
     throw DataError(path,
                     "holds " + std::to_string(scan.series.size()) +
@@ -127,27 +127,64 @@ Volume read_image(const fs::path& path) {
   return io::to_image(read_stored(path, io::read_picture));
 }
 
+Volume read_compact_image(const fs::path& path) {
+  if (is_dicom_file(path)) return read_dicom_series(only_series(path), {}, /*compact=*/true);
+  return io::to_compact_image(read_stored(path, io::read_picture));
+}
+
 Volume read_labels(const fs::path& path) {
   return io::to_labels(path, read_stored(path, io::read_label_picture));
 }
 
 ImageHeader read_image_header(const fs::path& path) {
-  if (is_dicom_file(path)) {
-    const DicomSeries series = only_series(path);
-    return {series.geometry, series.first_file().channels()};
-  }
+  if (is_dicom_file(path)) return read_series_header(only_series(path));
   const std::string extension = image_extension(path);
   if (one_of(extension, kNiftiExtensions)) {
     const io::NiftiHeader header = io::read_nifti_header(path);
     const int64_t components = header.datatype == 128 ? 3 : 1;
-    return {io::nifti_geometry(path, header), header.size(4) * header.size(5) * components};
+    return {io::nifti_geometry(path, header),
+            header.size(4) * header.size(5) * components,
+            io::nifti_memory(path, header)};
   }
   if (one_of(extension, kItkExtensions)) {
     const io::ItkHeader header = io::read_itk_header(path);
-    return {header.geometry, header.channels};
+    const int64_t values = header.geometry.voxel_count() * header.channels;
+    VoxelMemory memory = io::compact_memory(header.type, values, header.channels == 1);
+    // ITK holds a copy of its own while it reads.
+    memory.reading += values * static_cast<int64_t>(io::bytes_of(header.type));
+    return {header.geometry, header.channels, memory};
   }
   const io::StoredImage picture = read_stored(path, io::read_picture);
-  return {picture.geometry, picture.channels()};
+  const int64_t values = picture.geometry.voxel_count() * picture.channels();
+  return {picture.geometry,
+          picture.channels(),
+          io::compact_memory(picture.type, values, picture.components == 1)};
+}
+
+void write_channels(const fs::path& path,
+                    int64_t channels,
+                    const std::function<at::Tensor(int64_t)>& channel,
+                    const Geometry& geometry,
+                    const fs::path& like) {
+  if (!is_nifti(path))
+    throw DataError(path, "cannot be written: only NIfTI takes channels in turn");
+  at::Tensor current;
+  const auto voxels = [&](int64_t c) -> const void* {
+    current.reset();
+    current = channel(c);
+    check_shape(path, current.unsqueeze(0), geometry);
+    TORCH_CHECK(current.scalar_type() == at::kFloat && current.is_contiguous(),
+                "a channel is float32 and contiguous");
+    return current.const_data_ptr();
+  };
+  write_file_atomically(path, [&](const fs::path& temporary) {
+    io::write_nifti(temporary,
+                    voxels,
+                    io::StoredType::kFloat32,
+                    channels,
+                    geometry,
+                    is_nifti(like) ? like : "");
+  });
 }
 
 void write_image(const fs::path& path,
@@ -160,9 +197,9 @@ void write_image(const fs::path& path,
   const std::string extension = image_extension(path);
   if (extension == ".nii" || extension == ".nii.gz") {
     const at::Tensor voxels = values.cpu().contiguous();
+    const auto channel = [&](int64_t c) { return voxels[c].const_data_ptr(); };
     write_file_atomically(path, [&](const fs::path& temporary) {
-      io::write_nifti(
-          temporary, voxels.const_data_ptr(), type, channels, geometry, is_nifti(like) ? like : "");
+      io::write_nifti(temporary, channel, type, channels, geometry, is_nifti(like) ? like : "");
     });
     return;
   }
@@ -181,15 +218,17 @@ void write_labels(const fs::path& path,
                   const fs::path& like) {
   if (labels.dim() != 3 || labels.is_floating_point())
     throw DataError(path, "cannot be written: labels are an integer tensor [Z, Y, X]");
-  const at::Tensor wide = labels.to(at::kLong);
-  const auto lowest = wide.numel() ? wide.min().item<int64_t>() : 0;
-  const auto highest = wide.numel() ? wide.max().item<int64_t>() : 0;
+  // LibTorch compares no unsigned integers but bytes.
+  const bool comparable = labels.scalar_type() != at::kUInt16;
+  const at::Tensor values = comparable ? labels : labels.to(at::kInt);
+  const auto lowest = values.numel() ? values.min().item<int64_t>() : 0;
+  const auto highest = values.numel() ? values.max().item<int64_t>() : 0;
   if (lowest < 0 || highest > 65535)
     throw DataError(path,
                     "cannot be written: label " + std::to_string(lowest < 0 ? lowest : highest) +
                         " is outside 0..65535");
   const at::ScalarType type = highest <= 255 ? at::kByte : at::kUInt16;
-  write_image(path, wide.to(type).unsqueeze(0), geometry, like);
+  write_image(path, values.to(type).unsqueeze(0), geometry, like);
 }
 
 }  // namespace vireo

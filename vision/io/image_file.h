@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,14 +26,22 @@ namespace vireo {
 /// warning, up to kMaxShearDegrees; beyond that the file is refused.
 Volume read_image(const std::filesystem::path& path);
 
+/// As read_image(), but int16 where every value is a whole number that it holds.
+Volume read_compact_image(const std::filesystem::path& path);
+
 /// A label map as int32 [1, Z, Y, X]. Labels stored as floating point are accepted where they are
 /// whole numbers; colour pictures where R = G = B; of a PNG with a palette its indices are read.
 Volume read_labels(const std::filesystem::path& path);
 
 /// The grid of an image file and its channel count; volumes are not read further than the header.
+struct VoxelMemory {
+  int64_t held = 0;     ///< bytes of the values that read_compact_image() returns, at most
+  int64_t reading = 0;  ///< bytes that it takes beside these on the way
+};
 struct ImageHeader {
   Geometry geometry;
   int64_t channels = 1;
+  VoxelMemory memory;
 };
 ImageHeader read_image_header(const std::filesystem::path& path);
 
@@ -46,6 +55,14 @@ void write_labels(const std::filesystem::path& path,
                   const at::Tensor& labels,
                   const Geometry& geometry,
                   const std::filesystem::path& like = {});
+
+/// Writes NIfTI of float32 channels, one after the other: `channel(c)` gives [Z, Y, X], contiguous,
+/// for c = 0..channels-1. Otherwise as write_image().
+void write_channels(const std::filesystem::path& path,
+                    int64_t channels,
+                    const std::function<at::Tensor(int64_t)>& channel,
+                    const Geometry& geometry,
+                    const std::filesystem::path& like = {});
 
 /// Writes [C, Z, Y, X] in the tensor's own type (uint8, int16, uint16, int32, float32, float64),
 /// atomically; several channels become NIfTI's fourth dimension, NRRD's and MetaImage's components,

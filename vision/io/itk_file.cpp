@@ -205,7 +205,9 @@ ItkHeader read_itk_header(const fs::path& path) {
     const auto io = open(path);
     const int64_t volumes =
         io->GetNumberOfDimensions() > 3 ? static_cast<int64_t>(io->GetDimensions(3)) : 1;
-    return ItkHeader{geometry_of(path, *io), volumes * io->GetNumberOfComponents()};
+    return ItkHeader{geometry_of(path, *io),
+                     volumes * io->GetNumberOfComponents(),
+                     stored_type(path, io->GetComponentType())};
   });
 }
 

@@ -8,6 +8,7 @@ namespace vireo::io {
 struct ItkHeader {
   Geometry geometry;
   int64_t channels = 1;
+  StoredType type = StoredType::kUint8;
 };
 ItkHeader read_itk_header(const std::filesystem::path& path);
 

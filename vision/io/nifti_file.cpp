@@ -168,6 +168,11 @@ NiftiHeader read_header(ByteSource& source, const fs::path& path, size_t& positi
   return parse_nifti_header(path, bytes);
 }
 
+// nifti1.h: a slope of 0 means that the voxels are not scaled, whatever the intercept says.
+bool is_scaled(const NiftiHeader& header, const Kind& kind) {
+  return std::isfinite(header.scl_slope) && header.scl_slope != 0 && kind.components == 1;
+}
+
 std::string size_text(const NiftiHeader& header) {
   std::string text;
   for (int64_t i = 1; i <= header.dim[0]; ++i)
@@ -195,6 +200,14 @@ NiftiHeader read_nifti_header(const fs::path& path) {
   NiftiHeader header = read_header(source, header_path, position);
   kind_of(header_path, header);
   return header;
+}
+
+VoxelMemory nifti_memory(const fs::path& path, const NiftiHeader& header) {
+  const Kind& kind = kind_of(path, header);
+  const int64_t values = header.size(1) * header.size(2) * header.size(3) * header.size(4) *
+                         header.size(5) * kind.components;
+  const bool scaled = is_scaled(header, kind) && !(header.scl_slope == 1 && header.scl_inter == 0);
+  return compact_memory(kind.type, values, kind.components == 1 && !scaled);
 }
 
 StoredImage read_nifti(const fs::path& path) {
@@ -247,8 +260,7 @@ StoredImage read_nifti(const fs::path& path) {
     refuse_size(voxel_path, header, "more than " + std::to_string(bytes), bytes);
   if (header.swapped && width > 1) swap_bytes(image.bytes.get(), values, width);
 
-  // nifti1.h: a slope of 0 means that the voxels are not scaled, whatever the intercept says.
-  if (std::isfinite(header.scl_slope) && header.scl_slope != 0 && kind.components == 1) {
+  if (is_scaled(header, kind)) {
     if (!std::isfinite(header.scl_inter))
       throw DataError(header_path, "header field scl_inter is not a finite number");
     image.slope = header.scl_slope;
@@ -258,7 +270,7 @@ StoredImage read_nifti(const fs::path& path) {
 }
 
 void write_nifti(const fs::path& path,
-                 const void* voxels,
+                 const std::function<const void*(int64_t channel)>& voxels,
                  StoredType type,
                  int64_t channels,
                  const Geometry& geometry,
@@ -307,9 +319,11 @@ void write_nifti(const fs::path& path,
     return file != nullptr;
   };
   const std::string bytes = serialise(header);
-  const size_t count = checked_product(path, {channels, size[0], size[1], size[2]});
-  const bool written = write(bytes.data(), bytes.size()) && write(voxels, count * bytes_of(type)) &&
-                       ::gzflush(file.get(), Z_FINISH) == Z_OK;
+  const size_t count = checked_product(path, {size[0], size[1], size[2]});
+  bool written = write(bytes.data(), bytes.size());
+  for (int64_t c = 0; written && c < channels; ++c)
+    written = write(voxels(c), count * bytes_of(type));
+  written = written && ::gzflush(file.get(), Z_FINISH) == Z_OK;
   if (!written) throw DataError(path, "cannot be written; is the disk full?");
 }
 

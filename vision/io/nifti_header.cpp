@@ -108,6 +108,12 @@ void check_dimensions(const fs::path& path, const NiftiHeader& header) {
       throw DataError(path,
                       "header field dim[" + std::to_string(i) + "] is " +
                           std::to_string(header.dim[i]) + "; sizes are at least 1");
+  double voxels = 1;
+  for (int64_t i = 1; i <= dimensions; ++i) voxels *= static_cast<double>(header.dim[i]);
+  if (voxels > 0x1p48)
+    throw DataError(path,
+                    "header fields dim declare more voxels than any file could hold. The header is "
+                    "broken");
   if (header.intent_code >= 3000 && header.intent_code < 3100)
     throw DataError(path, "is a CIFTI file (a surface or connectivity matrix), not a voxel image");
   if (header.size(6) > 1 || header.size(7) > 1 || (header.size(4) > 1 && header.size(5) > 1))

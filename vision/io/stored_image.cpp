@@ -1,5 +1,6 @@
 #include "vision/io/stored_image.h"
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <new>
@@ -46,10 +47,42 @@ at::Tensor empty_like_grid(int64_t channels, const Geometry& geometry, at::Scala
   return at::empty({channels, size[0], size[1], size[2]}, type);
 }
 
+// Calls visit(place, value) for every stored value, threaded: its place in [C, Z, Y, X] and,
+// scaled, the value of the image.
+template <typename Visit>
+void for_each_value(const StoredImage& stored, const Visit& visit) {
+  const int64_t voxels = stored.geometry.voxel_count(), components = stored.components;
+  const bool scaled = stored.slope != 1 || stored.intercept != 0;
+  with_type(stored.type, [&](auto kind) {
+    using T = decltype(kind);
+    const T* in = reinterpret_cast<const T*>(stored.bytes.get());
+    for (int64_t volume = 0; volume < stored.volumes; ++volume) {
+      at::parallel_for(0, voxels, kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t c = 0; c < components; ++c) {
+          const T* from = in + volume * voxels * components + c;
+          const int64_t to = (volume * components + c) * voxels;
+          for (int64_t i = begin; i < end; ++i) {
+            const T value = from[i * components];
+            visit(to + i,
+                  scaled ? static_cast<float>(stored.slope * static_cast<double>(value) +
+                                              stored.intercept)
+                         : static_cast<float>(value));
+          }
+        }
+      });
+    }
+  });
+}
+
+bool fits_int16(float value) {
+  return value >= -32768 && value <= 32767 && value == std::trunc(value);
+}
+
 template <typename T>
 bool fits_label(T value) {
   if constexpr (std::is_floating_point_v<T>) {
-    return value == std::floor(value) && std::abs(value) <= std::numeric_limits<int32_t>::max();
+    // 2^31 itself: the largest int32 has no float.
+    return value == std::floor(value) && value >= -0x1p31 && value < 0x1p31;
   } else {
     return std::in_range<int32_t>(value);
   }
@@ -95,27 +128,46 @@ Volume to_image(const StoredImage& stored) {
                 stored.geometry,
                 stored.full_scale};
   float* out = volume.values.mutable_data_ptr<float>();
-  const int64_t voxels = stored.geometry.voxel_count(), components = stored.components;
-  const bool scaled = stored.slope != 1 || stored.intercept != 0;
-  with_type(stored.type, [&](auto kind) {
-    using T = decltype(kind);
-    const T* in = reinterpret_cast<const T*>(stored.bytes.get());
-    for (int64_t volume_index = 0; volume_index < stored.volumes; ++volume_index) {
-      at::parallel_for(0, voxels, kGrain, [&](int64_t begin, int64_t end) {
-        for (int64_t c = 0; c < components; ++c) {
-          const T* from = in + volume_index * voxels * components + c;
-          float* to = out + (volume_index * components + c) * voxels;
-          for (int64_t i = begin; i < end; ++i) {
-            const T value = from[i * components];
-            to[i] = scaled ? static_cast<float>(stored.slope * static_cast<double>(value) +
-                                                stored.intercept)
-                           : static_cast<float>(value);
-          }
-        }
-      });
-    }
-  });
+  for_each_value(stored, [out](int64_t place, float value) { out[place] = value; });
   return volume;
+}
+
+Volume to_compact_image(StoredImage stored) {
+  const bool as_stored = stored.components == 1 && stored.slope == 1 && stored.intercept == 0;
+  const bool is_float = stored.type == StoredType::kFloat32;
+  if (as_stored && (is_float || stored.type == StoredType::kInt16)) {
+    const auto& size = stored.geometry.size_zyx;
+    std::byte* bytes = stored.bytes.release();
+    return {at::from_blob(
+                bytes,
+                {stored.volumes, size[0], size[1], size[2]},
+                [](void* taken) { delete[] static_cast<std::byte*>(taken); },
+                is_float ? at::kFloat : at::kShort),
+            stored.geometry,
+            stored.full_scale};
+  }
+  {
+    Volume volume{empty_like_grid(stored.channels(), stored.geometry, at::kShort),
+                  stored.geometry,
+                  stored.full_scale};
+    int16_t* out = volume.values.mutable_data_ptr<int16_t>();
+    std::atomic<bool> fits{true};
+    for_each_value(stored, [&](int64_t place, float value) {
+      if (fits_int16(value))
+        out[place] = static_cast<int16_t>(value);
+      else
+        fits.store(false, std::memory_order_relaxed);
+    });
+    if (fits) return volume;
+  }
+  return to_image(stored);
+}
+
+VoxelMemory compact_memory(StoredType type, int64_t values, bool as_stored) {
+  const auto width = static_cast<int64_t>(bytes_of(type));
+  if (as_stored && (type == StoredType::kFloat32 || type == StoredType::kInt16))
+    return {values * width, 0};
+  return {values * (as_stored && width == 1 ? 2 : 4), values * width};
 }
 
 Volume to_labels(const std::filesystem::path& path, const StoredImage& stored) {

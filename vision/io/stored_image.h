@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "vision/image/volume.h"
+#include "vision/io/image_file.h"
 
 // Between the file formats and Volume: voxels as a file stores them, in the machine's byte order.
 namespace vireo::io {
@@ -42,6 +43,11 @@ std::unique_ptr<std::byte[]> allocate(const std::filesystem::path& path, size_t 
 size_t checked_product(const std::filesystem::path& path, std::initializer_list<int64_t> sizes);
 
 Volume to_image(const StoredImage& stored);
+/// The same values in as little memory: int16 where all are whole numbers that it holds, else
+/// float32. Takes the stored voxels over where they are so already.
+Volume to_compact_image(StoredImage stored);
+/// What to_compact_image() takes for so many values; `as_stored`: single, unscaled components.
+VoxelMemory compact_memory(StoredType type, int64_t values, bool as_stored);
 Volume to_labels(const std::filesystem::path& path, const StoredImage& stored);
 
 }  // namespace vireo::io

@@ -17,15 +17,18 @@ struct Taps {
   int count = 1;
   std::vector<int64_t> index;  // [out][count]
   std::vector<float> weight;
+
+  int64_t size() const { return static_cast<int64_t>(index.size()) / count; }
 };
 
-Taps taps_along(int64_t in, int64_t out, Interpolation interpolation) {
+// Of output positions first..first+size-1 of `out`.
+Taps taps_along(int64_t in, int64_t out, Interpolation interpolation, int64_t first, int64_t size) {
   Taps taps;
   taps.count = interpolation == Interpolation::kNearest  ? 1
                : interpolation == Interpolation::kLinear ? 2
                                                          : 4;
   const double ratio = static_cast<double>(in) / static_cast<double>(out);
-  for (int64_t o = 0; o < out; ++o) {
+  for (int64_t o = first; o < first + size; ++o) {
     const double centre = (static_cast<double>(o) + 0.5) * ratio - 0.5;
     const auto add = [&](int64_t index, double weight) {
       taps.index.push_back(std::clamp<int64_t>(index, 0, in - 1));
@@ -50,11 +53,13 @@ Taps taps_along(int64_t in, int64_t out, Interpolation interpolation) {
   return taps;
 }
 
-// [outer, in, inner] -> [outer, out, inner].
-at::Tensor resample_axis(const at::Tensor& image, int64_t axis, int64_t out, Interpolation how) {
-  const int64_t in = image.size(axis);
-  if (in == out) return image;
-  const Taps taps = taps_along(in, out, how);
+Taps taps_along(int64_t in, int64_t out, Interpolation interpolation) {
+  return taps_along(in, out, interpolation, 0, out);
+}
+
+// [outer, in, inner] -> [outer, taps.size(), inner].
+at::Tensor resample_axis(const at::Tensor& image, int64_t axis, const Taps& taps) {
+  const int64_t in = image.size(axis), out = taps.size();
   auto shape = image.sizes().vec();
   int64_t outer = 1, inner = 1;
   for (int64_t i = 0; i < axis; ++i) outer *= shape[i];
@@ -88,21 +93,55 @@ void check_size(const std::array<int64_t, 3>& size) {
 
 }  // namespace
 
+at::Tensor resample_slices(const SliceReader& read,
+                           const std::array<int64_t, 3>& from_zyx,
+                           const std::array<int64_t, 3>& to_zyx,
+                           Interpolation interpolation,
+                           int64_t first,
+                           int64_t count) {
+  check_size(from_zyx);
+  check_size(to_zyx);
+  // Which slices these are made of.
+  Taps along_z;
+  int64_t begin = first, end = first + count;
+  if (from_zyx[0] != to_zyx[0]) {
+    along_z = taps_along(from_zyx[0], to_zyx[0], interpolation, first, count);
+    const auto [low, high] = std::minmax_element(along_z.index.begin(), along_z.index.end());
+    begin = *low;
+    end = *high + 1;
+    for (int64_t& index : along_z.index) index -= begin;
+  }
+  at::Tensor result = read(begin, end - begin).to(at::kFloat).contiguous();
+  if (result.dim() != 4 || result.size(1) != end - begin || result.size(2) != from_zyx[1] ||
+      result.size(3) != from_zyx[2])
+    throw Error("resample: slices [C, " + std::to_string(end - begin) + ", Y, X] were expected");
+  // Axes that shrink first: the fewest values in between.
+  std::array<int, 3> order{0, 1, 2};
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    return to_zyx[a] * from_zyx[b] < to_zyx[b] * from_zyx[a];
+  });
+  for (const int axis : order) {
+    if (from_zyx[axis] == to_zyx[axis]) continue;
+    result = resample_axis(
+        result,
+        axis + 1,
+        axis == 0 ? along_z : taps_along(from_zyx[axis], to_zyx[axis], interpolation));
+  }
+  return result;
+}
+
 at::Tensor resample_image(const at::Tensor& image,
                           const std::array<int64_t, 3>& size_zyx,
                           Interpolation interpolation) {
   if (image.dim() != 4 || image.numel() == 0)
     throw Error("resample: an image [C, Z, Y, X] was expected");
-  check_size(size_zyx);
-  at::Tensor result = image.to(at::kFloat).contiguous();
-  // Axes that shrink first: the fewest values in between.
-  std::array<int, 3> order{0, 1, 2};
-  std::sort(order.begin(), order.end(), [&](int a, int b) {
-    return size_zyx[a] * image.size(b + 1) < size_zyx[b] * image.size(a + 1);
-  });
-  for (const int axis : order)
-    result = resample_axis(result, axis + 1, size_zyx[axis], interpolation);
-  return result;
+  return resample_slices(
+      [&](int64_t first, int64_t count) { return image.narrow(1, first, count); },
+      {image.size(1), image.size(2), image.size(3)},
+      size_zyx,
+      interpolation,
+      0,
+      size_zyx[0]);
 }
 
 at::Tensor resample_labels(const at::Tensor& labels,

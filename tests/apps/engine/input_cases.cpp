@@ -12,9 +12,11 @@ namespace vireo {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 class FindCases : public ::testing::Test {
  protected:
@@ -107,6 +109,14 @@ TEST_F(FindCases, SaysWhyThereIsNothing) {
   EXPECT_THAT(message(folder_, 1), HasSubstr("did you mean its imagesTs?"));
   put({"table.csv"});
   EXPECT_THAT(message(folder_ / "table.csv", 1), HasSubstr("not an image that Vireo reads"));
+}
+
+TEST_F(FindCases, SaysWhyADicomFileIsNoImage) {
+  const fs::path broken = folder_ / "scan.dcm";
+  std::ofstream(broken) << std::string(128, '\0') << "DICM and then nothing that is read";
+  EXPECT_THAT(message(broken, 1), AllOf(HasSubstr("scan.dcm: "), Not(HasSubstr("not an image"))));
+  EXPECT_THAT(message(folder_, 1), HasSubstr("holds no image that can be read; left out: "));
+  EXPECT_THAT(message(folder_, 1), HasSubstr("scan.dcm: "));
 }
 
 }  // namespace

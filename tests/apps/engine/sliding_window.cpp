@@ -17,10 +17,11 @@ at::Tensor probabilities_of(const std::vector<TrainedModel>& models,
                             const at::Tensor& image,
                             const InferenceOptions& options = {}) {
   std::vector<at::Tensor> slabs;
-  predict_probabilities(models, image, options, [&](int64_t first, const at::Tensor& slab) {
-    EXPECT_EQ(first, slabs.empty() ? 0 : at::cat(slabs).size(0));
-    slabs.push_back(slab.clone());
-  });
+  predict_probabilities(
+      models, slices_of(image), options, [&](int64_t first, const at::Tensor& slab) {
+        EXPECT_EQ(first, slabs.empty() ? 0 : at::cat(slabs).size(0));
+        slabs.push_back(slab.clone());
+      });
   return at::cat(slabs);
 }
 
@@ -222,17 +223,17 @@ TEST(PredictLabels, ReportsProgressToTheEnd) {
 
 TEST(BatchSize, FollowsTheMemoryBound) {
   const std::vector<TrainedModel> models{test::threshold_model(0.5)};
-  const at::Tensor image = at::zeros({1, 40, 64, 64});
+  const std::array<int64_t, 3> size{40, 64, 64};
   InferenceOptions options;
   const int64_t one = slice_memory_bytes(models, 64, 64);
   options.memory_bytes = 10 * one;
-  EXPECT_EQ(batch_size(models, image, options), 10);
+  EXPECT_EQ(batch_size(models, size, options), 10);
   options.memory_bytes = 1;
-  EXPECT_EQ(batch_size(models, image, options), 1);
+  EXPECT_EQ(batch_size(models, size, options), 1);
   options.memory_bytes = 1000 * one;
-  EXPECT_EQ(batch_size(models, image, options), 40);
+  EXPECT_EQ(batch_size(models, size, options), 40);
   options.batch = 3;
-  EXPECT_EQ(batch_size(models, image, options), 3);
+  EXPECT_EQ(batch_size(models, size, options), 3);
 }
 
 TEST(Refusals, SayWhatDoesNotFit) {

@@ -44,6 +44,23 @@ TEST(ConfigTable, RefusesWrongTypesAndRanges) {
               HasSubstr("bad.toml:1:5"));
 }
 
+TEST(ConfigTable, RefusesTablesNestedDeeperThanTheStack) {
+  std::string name = "a";
+  for (int i = 0; i < 200'000; ++i) name += ".a";
+  for (const std::string& text :
+       {"\n[" + name + "]", "\n" + name + " = 1", "\nx = {" + name + " = 1}"})
+    EXPECT_THAT(message_of([&] { ConfigTable::from_text(text, "run.toml"); }),
+                HasSubstr("run.toml:2:1: a name with more than 1000 dots"));
+  EXPECT_THAT(message_of([&] { ConfigTable::from_text("", "run.toml", {name + "=1"}); }),
+              HasSubstr("--set:1:1: a name with more than"));
+}
+
+TEST(ConfigTable, NamesALongUnknownKeyWithoutComparingItAtLength) {
+  auto config = ConfigTable::from_text(std::string(8'000'000, 'a') + " = 1", "run.toml");
+  for (const char* known : {"epochs", "seed", "fold", "device"}) config.integer(known, 1);
+  EXPECT_THAT(message_of([&] { config.finish(); }), HasSubstr("unknown key Known here: device"));
+}
+
 TEST(ConfigTable, OverridesReplaceAndAddKeys) {
   auto config =
       ConfigTable::from_text("[train]\nepochs = 3\n",

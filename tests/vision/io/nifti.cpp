@@ -254,6 +254,11 @@ TEST(Nifti, AcceptsWholeNumbersAsLabelsHoweverTheyAreStored) {
   } catch (const DataError& error) {
     EXPECT_THAT(error.what(), HasSubstr("holds the value 0.500000, and labels must be whole"));
   }
+  // As a float, the largest int32 is one too many.
+  write_image(path, at::full_like(ramp(grid), 0x1p31), grid);
+  EXPECT_THROW(read_labels(path), DataError);
+  write_image(path, at::full_like(ramp(grid), -0x1p31), grid);
+  EXPECT_EQ(read_labels(path).values.min().item<int64_t>(), -(int64_t{1} << 31));
 }
 
 TEST(Nifti, RepairsASmallShearAndRefusesALargeOne) {
@@ -321,6 +326,21 @@ TEST(NiftiRefuses, AHeaderThatLiesBeforeTakingMemory) {
   ::gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size()));
   ::gzclose(file);
   EXPECT_THAT(refusal(read_text(path), "bomb.nii.gz"), HasSubstr("holds at most"));
+}
+
+TEST(NiftiRefuses, SizesWhoseProductOverflows) {
+  std::string bytes(544, '\0');
+  set_field<int32_t>(bytes, 0, 540);
+  bytes.replace(4, 8, std::string("n+2\0\r\n\x1a\n", 8));
+  set_field<int16_t>(bytes, 12, 128);  // RGB
+  set_field<int16_t>(bytes, 14, 24);
+  set_field<int64_t>(bytes, 16, 4);
+  for (size_t i = 1; i <= 4; ++i) set_field<int64_t>(bytes, 16 + 8 * i, int64_t{1} << 62);
+  set_field<int64_t>(bytes, 168, 544);
+  EXPECT_THAT(refusal(bytes), HasSubstr("more voxels than any file could hold"));
+  const fs::path path = test::scratch_folder() / "broken.nii";
+  std::ofstream(path, std::ios::binary) << bytes;
+  EXPECT_THROW(read_image_header(path), DataError);
 }
 
 TEST(NiftiRefuses, BrokenFieldsByName) {

@@ -50,6 +50,24 @@ TEST(Resample, IsTheSameForAnyNumberOfThreads) {
   EXPECT_TRUE(at::equal(one, resample_image(image, {31, 17, 50}, Interpolation::kCubic)));
 }
 
+TEST(Resample, MakesSlicesAsItMakesTheWhole) {
+  const at::Tensor image = at::randn({2, 9, 10, 12});
+  const SliceReader read = [&](int64_t first, int64_t count) {
+    return image.narrow(1, first, count);
+  };
+  using Size = std::array<int64_t, 3>;
+  for (const auto how : {Interpolation::kNearest, Interpolation::kLinear, Interpolation::kCubic})
+    for (const Size& to : {Size{9, 7, 15}, Size{4, 15, 9}, Size{23, 8, 12}, Size{1, 10, 12}}) {
+      const at::Tensor whole = resample_image(image, to, how);
+      for (const int64_t slab : {1, 2, 5})
+        for (int64_t first = 0; first < to[0]; first += slab) {
+          const int64_t count = std::min(slab, to[0] - first);
+          EXPECT_TRUE(at::equal(resample_slices(read, {9, 10, 12}, to, how, first, count),
+                                whole.narrow(1, first, count)));
+        }
+    }
+}
+
 TEST(Resample, LeavesAnImageOfTheRightSizeAlone) {
   const at::Tensor image = at::randn({1, 3, 4, 5});
   EXPECT_TRUE(at::equal(resample_image(image, {3, 4, 5}, Interpolation::kCubic), image));

@@ -221,6 +221,19 @@ bool DicomFile::is_localizer() const {
          image_type.find("SCOUT") != std::string::npos;
 }
 
+std::vector<fs::path> dicom_files(const fs::path& path) {
+  if (!fs::exists(path)) throw DataError(path, "no such file or folder");
+  if (!fs::is_directory(path)) return {path};
+  std::vector<fs::path> files;
+  for (const auto& entry :
+       fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied))
+    if (entry.is_regular_file() && !entry.path().filename().string().starts_with(".") &&
+        entry.path().filename() != "DICOMDIR" && is_dicom(entry.path()))
+      files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
 bool is_dicom(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
   unsigned char bytes[132] = {};

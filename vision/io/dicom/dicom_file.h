@@ -55,6 +55,10 @@ struct DicomFile {
 /// without it) with a data element of group 0002 or 0008.
 bool is_dicom(const std::filesystem::path& path);
 
+/// The DICOM files of a folder and of all below it, sorted: neither hidden ones nor DICOMDIR. A
+/// file is its own, whatever it holds. Throws DataError when there is no such path.
+std::vector<std::filesystem::path> dicom_files(const std::filesystem::path& path);
+
 /// Reads everything but the pixels. Throws DataError naming the file when it is not DICOM, is cut
 /// off or holds no image, or when it declares more pixels than its bytes can hold.
 DicomFile read_dicom_header(const std::filesystem::path& path);

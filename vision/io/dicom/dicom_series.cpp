@@ -274,18 +274,6 @@ void name_all(const fs::path& root, std::vector<DicomSeries>& all) {
   });
 }
 
-std::vector<fs::path> files_below(const fs::path& path) {
-  if (!fs::is_directory(path)) return {path};
-  std::vector<fs::path> files;
-  for (const auto& entry :
-       fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied))
-    if (entry.is_regular_file() && !entry.path().filename().string().starts_with(".") &&
-        entry.path().filename() != "DICOMDIR" && is_dicom(entry.path()))
-      files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
 bool is_picture_of_patient(const DicomFile& file) {
   // Segmentations and parametric maps are results, not images to work on.
   return file.modality != "SEG" && file.modality != "RTDOSE" && file.modality != "SM";
@@ -361,10 +349,9 @@ void arrange_slices(DicomSeries& series) {
 }
 
 DicomScan scan_dicom(const fs::path& path) {
-  if (!fs::exists(path)) throw DataError(path, "no such file or folder");
   DicomScan scan;
   std::map<std::string, std::vector<DicomSeries>> groups;
-  for (const fs::path& file_path : files_below(path)) {
+  for (const fs::path& file_path : dicom_files(path)) {
     DicomFile file;
     try {
       file = read_dicom_header(file_path);
@@ -397,6 +384,14 @@ DicomScan scan_dicom(const fs::path& path) {
     }
   name_all(path, scan.series);
   return scan;
+}
+
+void refuse_without_series(const fs::path& path, const DicomScan& scan) {
+  if (!scan.series.empty() || scan.left_out.empty()) return;
+  const std::string of_file = path.string() + ": ";
+  const std::string& first = scan.left_out[0];
+  if (first.starts_with(of_file)) throw DataError(path, first.substr(of_file.size()));
+  throw DataError(path, "holds no image that can be read; left out: " + listed(scan.left_out));
 }
 
 }  // namespace vireo

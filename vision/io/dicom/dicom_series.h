@@ -5,6 +5,7 @@
 
 #include "vision/image/volume.h"
 #include "vision/io/dicom/dicom_file.h"
+#include "vision/io/image_file.h"
 
 // From the files of a folder to volumes. Slices are put in order by their position along the normal
 // of their plane alone: never by instance number, never by file name.
@@ -56,8 +57,17 @@ void arrange_slices(DicomSeries& series);
 /// passed over in silence. Throws DataError when there is no such path.
 DicomScan scan_dicom(const std::filesystem::path& path);
 
+/// Throws DataError saying why nothing was found at `path`, where there are reasons.
+void refuse_without_series(const std::filesystem::path& path, const DicomScan& scan);
+
 /// Reads a series as float32 [C, Z, Y, X], z along the slices' normal. Throws DataError with all
-/// problems that `allowed` does not mend, naming the option that would.
-Volume read_dicom_series(const DicomSeries& series, const DicomAllowances& allowed = {});
+/// problems that `allowed` does not mend, naming the option that would. `compact`: int16 where
+/// every value is a whole number that it holds.
+Volume read_dicom_series(const DicomSeries& series,
+                         const DicomAllowances& allowed = {},
+                         bool compact = false);
+
+/// The grid that read_dicom_series() makes, and its memory where `compact`. Throws as it does.
+ImageHeader read_series_header(const DicomSeries& series, const DicomAllowances& allowed = {});
 
 }  // namespace vireo

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <thread>
 #include <vector>
 
 #include <ATen/Functions.h>
@@ -42,24 +44,62 @@ void refuse_what_remains(const DicomSeries& series, const DicomAllowances& allow
                     "series " + series.name + " is no regular volume:" + text);
 }
 
-// Values [slices, C, Y, X]. Every file is decoded once.
-at::Tensor read_slices(const DicomSeries& series) {
+// Values [slices, C, Y, X], every file decoded once; `compact`: int16 where that holds them all.
+at::Tensor read_slices(const DicomSeries& series, bool compact) {
   const std::vector<DicomSlice>& slices = series.slices;
   const DicomFile& first = series.first_file();
   at::Tensor values =
       at::empty({static_cast<int64_t>(slices.size()), first.channels(), first.rows, first.columns},
-                at::kFloat);
+                compact ? at::kShort : at::kFloat);
   std::vector<std::vector<size_t>> wanted(series.files.size());
   for (size_t i = 0; i < slices.size(); ++i) wanted[slices[i].file].push_back(i);
+  std::atomic<bool> fits{true};
   run_parallel(static_cast<int64_t>(wanted.size()), 0, [&](int64_t file) {
-    if (wanted[static_cast<size_t>(file)].empty()) return;
+    if (wanted[static_cast<size_t>(file)].empty() || !fits) return;
     const at::Tensor frames = read_dicom_pixels(series.files[static_cast<size_t>(file)]);
     for (const size_t i : wanted[static_cast<size_t>(file)]) {
       const at::Tensor frame = frames.select(0, static_cast<int64_t>(slices[i].frame));
-      values.select(0, static_cast<int64_t>(i)).copy_(frame);
+      at::Tensor slice = values.select(0, static_cast<int64_t>(i));
+      slice.copy_(compact ? frame.clamp(-32768, 32767) : frame);
+      if (compact && !at::equal(slice.to(at::kFloat), frame)) fits = false;
     }
   });
-  return values;
+  if (fits) return values;
+  values.reset();
+  return read_slices(series, false);
+}
+
+// Whether the header promises whole numbers that int16 holds.
+bool promises_int16(const DicomSeries& series) {
+  return std::all_of(series.slices.begin(), series.slices.end(), [&](const DicomSlice& slice) {
+    const DicomFile& file = series.files[slice.file];
+    const DicomFrame& frame = file.frames[slice.frame];
+    if (file.bits_allocated > 16 || file.has_modality_lut || file.channels() > 1) return false;
+    const double count = std::ldexp(1.0, file.bits_stored);
+    const double low = file.is_signed ? -count / 2 : 0, high = low + count - 1;
+    const auto fits = [&](double stored) {
+      const double value = stored * frame.slope + frame.intercept;
+      return value >= -32768 && value <= 32767;
+    };
+    return frame.slope == std::trunc(frame.slope) &&
+           frame.intercept == std::trunc(frame.intercept) && fits(low) && fits(high);
+  });
+}
+
+// What decoding takes: the file, its pixels as stored, and as numbers, of as many files as there
+// are threads.
+int64_t decoding_bytes(const DicomSeries& series) {
+  int64_t largest = 0;
+  for (const DicomFile& file : series.files) {
+    const int64_t per_pixel = std::max(file.samples, file.channels());
+    const int64_t values =
+        static_cast<int64_t>(file.frames.size()) * file.rows * file.columns * per_pixel;
+    // Colours are converted by way of some copies.
+    const int64_t as_numbers = per_pixel > 1 ? 24 : 8;
+    largest = std::max(largest, values * (2 * file.bits_allocated / 8 + as_numbers));
+  }
+  const auto threads = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  return largest * std::min(threads, static_cast<int64_t>(series.files.size()));
 }
 
 DicomSeries without_duplicates(const DicomSeries& series) {
@@ -104,12 +144,19 @@ at::Tensor shifted(
   return result.add_(outside);
 }
 
-// On an even, straight grid: slices are first shifted in their planes, then blended between.
-Volume straightened(const DicomSeries& series) {
+// An even, straight grid for slices that lie otherwise.
+struct Straight {
+  std::vector<double> dy, dx;  // of every slice, in pixels
+  double low_y = 0, low_x = 0;
+  Geometry grid;
+};
+
+Straight straight_grid(const DicomSeries& series) {
   const std::vector<DicomSlice>& slices = series.slices;
-  const Geometry& grid = series.geometry;
+  Straight plan;
+  plan.grid = series.geometry;
+  Geometry& grid = plan.grid;
   const Vector3 x = axis_of(grid, 2), y = axis_of(grid, 1);
-  std::vector<double> dy, dx;
   const auto position_of = [&](const DicomSlice& slice) {
     return *series.files[slice.file].frames[slice.frame].position_lps_mm;
   };
@@ -121,30 +168,41 @@ Volume straightened(const DicomSeries& series) {
       along_x += (position[i] - first[i]) * x[i];
       along_y += (position[i] - first[i]) * y[i];
     }
-    dx.push_back(along_x / grid.spacing_mm_zyx[2]);
-    dy.push_back(along_y / grid.spacing_mm_zyx[1]);
+    plan.dx.push_back(along_x / grid.spacing_mm_zyx[2]);
+    plan.dy.push_back(along_y / grid.spacing_mm_zyx[1]);
   }
   // Shifts of rounding's size are none.
-  const auto straight = [](std::vector<double>& shifts) {
+  const auto straighten = [](std::vector<double>& shifts) {
     const auto [low, high] = std::minmax_element(shifts.begin(), shifts.end());
     if (*high - *low <= 0.1) std::fill(shifts.begin(), shifts.end(), 0.0);
   };
-  straight(dx);
-  straight(dy);
-  const double low_y = *std::min_element(dy.begin(), dy.end());
-  const double low_x = *std::min_element(dx.begin(), dx.end());
+  straighten(plan.dx);
+  straighten(plan.dy);
+  plan.low_y = *std::min_element(plan.dy.begin(), plan.dy.end());
+  plan.low_x = *std::min_element(plan.dx.begin(), plan.dx.end());
   const auto extra = [](const std::vector<double>& shifts, double low) {
     return static_cast<int64_t>(std::ceil(*std::max_element(shifts.begin(), shifts.end()) - low));
   };
-  const int64_t height = grid.size_zyx[1] + extra(dy, low_y);
-  const int64_t width = grid.size_zyx[2] + extra(dx, low_x);
-  const double step = grid.spacing_mm_zyx[0];
-  const double start = slices.front().along_normal_mm, end = slices.back().along_normal_mm;
-  const auto depth = static_cast<int64_t>(std::floor((end - start) / step + 1e-3)) + 1;
+  const double length = slices.back().along_normal_mm - slices.front().along_normal_mm;
+  grid.size_zyx = {static_cast<int64_t>(std::floor(length / grid.spacing_mm_zyx[0] + 1e-3)) + 1,
+                   grid.size_zyx[1] + extra(plan.dy, plan.low_y),
+                   grid.size_zyx[2] + extra(plan.dx, plan.low_x)};
+  for (int i = 0; i < 3; ++i)
+    grid.origin_lps_mm[i] = first[i] + plan.low_y * grid.spacing_mm_zyx[1] * y[i] +
+                            plan.low_x * grid.spacing_mm_zyx[2] * x[i];
+  return plan;
+}
 
-  const at::Tensor stored = read_slices(series);
+// On that grid: slices are first shifted in their planes, then blended between.
+Volume straightened(const DicomSeries& series) {
+  const std::vector<DicomSlice>& slices = series.slices;
+  const Straight plan = straight_grid(series);
+  const auto [depth, height, width] = plan.grid.size_zyx;
+  const double step = plan.grid.spacing_mm_zyx[0], start = slices.front().along_normal_mm;
+  const at::Tensor stored = read_slices(series, false);
   const auto outside = stored.min().item<float>();
   Volume volume;
+  volume.geometry = plan.grid;
   volume.values = at::empty({stored.size(1), depth, height, width}, at::kFloat);
   size_t below = 0;
   for (int64_t z = 0; z < depth; ++z) {
@@ -152,44 +210,57 @@ Volume straightened(const DicomSeries& series) {
     while (below + 2 < slices.size() && slices[below + 1].along_normal_mm <= place) ++below;
     const double gap = slices[below + 1].along_normal_mm - slices[below].along_normal_mm;
     const double share = std::clamp((place - slices[below].along_normal_mm) / gap, 0.0, 1.0);
-    const auto moved = [&](size_t i) {
+    const auto moved = [&, rows = height, columns = width](size_t i) {
       return shifted(stored.select(0, static_cast<int64_t>(i)),
-                     dy[i] - low_y,
-                     dx[i] - low_x,
-                     height,
-                     width,
+                     plan.dy[i] - plan.low_y,
+                     plan.dx[i] - plan.low_x,
+                     rows,
+                     columns,
                      outside);
     };
     at::Tensor slice = share < 1 ? moved(below) : moved(below + 1);
     if (share > 0 && share < 1) slice = slice * (1 - share) + moved(below + 1) * share;
     volume.values.select(1, z).copy_(slice);
   }
-  volume.geometry = grid;
-  volume.geometry.size_zyx = {depth, height, width};
-  for (int i = 0; i < 3; ++i)
-    volume.geometry.origin_lps_mm[i] =
-        first[i] + low_y * grid.spacing_mm_zyx[1] * y[i] + low_x * grid.spacing_mm_zyx[2] * x[i];
   return volume;
 }
 
-}  // namespace
-
-Volume read_dicom_series(const DicomSeries& series, const DicomAllowances& allowed) {
+// The series as it is read, once it is one that can be.
+DicomSeries mended(const DicomSeries& series, const DicomAllowances& allowed) {
   refuse_what_remains(series, allowed);
   const auto has_duplicates = [](const Problem& problem) {
     return problem.kind == Problem::Kind::kDuplicates;
   };
-  if (std::any_of(series.problems.begin(), series.problems.end(), has_duplicates))
-    return read_dicom_series(without_duplicates(series), allowed);
+  if (std::none_of(series.problems.begin(), series.problems.end(), has_duplicates)) return series;
+  return mended(without_duplicates(series), allowed);
+}
+
+}  // namespace
+
+Volume read_dicom_series(const DicomSeries& given, const DicomAllowances& allowed, bool compact) {
+  const DicomSeries series = mended(given, allowed);
   if (!series.problems.empty()) return straightened(series);
   Volume volume;
-  volume.values = read_slices(series).permute({1, 0, 2, 3}).contiguous();
+  volume.values = read_slices(series, compact).permute({1, 0, 2, 3}).contiguous();
   volume.geometry = series.geometry;
   const DicomFile& file = series.first_file();
   const DicomFrame& frame = file.frames[series.slices[0].frame];
   if (!frame.position_lps_mm && frame.slope == 1 && frame.intercept == 0)
     volume.full_scale = std::ldexp(1.0, file.bits_stored) - 1;
   return volume;
+}
+
+ImageHeader read_series_header(const DicomSeries& given, const DicomAllowances& allowed) {
+  const DicomSeries series = mended(given, allowed);
+  const int64_t channels = series.first_file().channels(), decoding = decoding_bytes(series);
+  const int64_t stored = series.geometry.voxel_count() * channels;
+  if (!series.problems.empty()) {
+    const Geometry grid = straight_grid(series).grid;
+    return {grid, channels, {4 * grid.voxel_count() * channels, 4 * stored + decoding}};
+  }
+  const int64_t held = stored * (promises_int16(series) ? 2 : 4);
+  // Colours lie pixel by pixel at first.
+  return {series.geometry, channels, {held, decoding + (channels > 1 ? held : 0)}};
 }
 
 }  // namespace vireo

@@ -9,6 +9,7 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo {
 namespace {
@@ -175,12 +176,7 @@ SegmentDescription segment_of(JsonFields fields) {
 }  // namespace
 
 SegmentationMetadata read_dcmqi_metadata(const fs::path& path) {
-  Json document;
-  try {
-    document = Json::parse(read_text(path, size_t{64} << 20));
-  } catch (const Json::parse_error& error) {
-    throw DataError(path, std::string("is not JSON: ") + error.what());
-  }
+  const Json document = parse_json(read_text(path, size_t{64} << 20), path);
   JsonFields fields(path, "", document);
   SegmentationMetadata metadata;
   fields.find("@schema");

@@ -160,7 +160,7 @@ void put_frames(DcmItem& dataset,
 void put_pixels(DcmItem& dataset,
                 const std::vector<SegFrame>& frames,
                 const Geometry& grid,
-                const at::Tensor& labels) {
+                const LabelSegments& found) {
   const auto put = [&](const DcmTagKey& tag, Uint16 value) {
     dataset.putAndInsertUint16(tag, value);
   };
@@ -176,9 +176,8 @@ void put_pixels(DcmItem& dataset,
   const auto pixels = static_cast<size_t>(grid.size_zyx[1] * grid.size_zyx[2]);
   BitFrames bits(pixels * frames.size());
   for (const SegFrame& frame : frames)
-    bits.append(labels.const_data_ptr<int32_t>() + static_cast<size_t>(frame.z) * pixels,
-                pixels,
-                frame.segment->description.value);
+    bits.append(
+        found.slice(frame.z).const_data_ptr<int32_t>(), pixels, frame.segment->description.value);
   dataset.putAndInsertUint8Array(DCM_PixelData, bits.bytes().data(), bits.bytes().size());
 }
 
@@ -267,7 +266,7 @@ bool write_dicom_seg(const fs::path& path,
   put_series_references(dataset, source);
   put_shared_groups(dataset, grid, placed);
   put_frames(dataset, frames, grid, source, placed);
-  put_pixels(dataset, frames, grid, found.labels);
+  put_pixels(dataset, frames, grid, found);
   save_atomically(
       path, file, options.deflate ? EXS_DeflatedLittleEndianExplicit : EXS_LittleEndianExplicit);
   return true;

@@ -13,6 +13,10 @@ std::vector<const LabelSegment*> LabelSegments::present() const {
   return found;
 }
 
+at::Tensor LabelSegments::slice(int64_t z) const {
+  return labels.select(0, z).to(at::kInt).contiguous();
+}
+
 LabelSegments find_segments(const std::filesystem::path& path,
                             const at::Tensor& labels,
                             const Geometry& grid,
@@ -30,7 +34,7 @@ LabelSegments find_segments(const std::filesystem::path& path,
     throw DataError(path, "cannot be written: the label map holds values beyond 65535");
   check_segments("segments", descriptions);
   LabelSegments result;
-  result.labels = labels.cpu().to(at::kInt).contiguous();
+  result.labels = labels.cpu();
   constexpr int kMostValues = 65536;
   std::vector<LabelSegment*> segment_of(kMostValues, nullptr);
   result.segments.resize(descriptions.size());
@@ -39,8 +43,9 @@ LabelSegments find_segments(const std::filesystem::path& path,
     segment_of[static_cast<size_t>(descriptions[i].value)] = &result.segments[i];
   }
 
-  const int32_t* value = result.labels.const_data_ptr<int32_t>();
-  for (int64_t z = 0; z < size[0]; ++z)
+  for (int64_t z = 0; z < size[0]; ++z) {
+    const at::Tensor slice = result.slice(z);
+    const int32_t* value = slice.const_data_ptr<int32_t>();
     for (int64_t y = 0; y < size[1]; ++y)
       for (int64_t x = 0; x < size[2]; ++x, ++value) {
         if (*value == 0) continue;
@@ -60,6 +65,7 @@ LabelSegments find_segments(const std::filesystem::path& path,
         if (segment->slices.empty() || segment->slices.back() != z) segment->slices.push_back(z);
         ++segment->voxels;
       }
+  }
   return result;
 }
 

@@ -22,8 +22,11 @@ struct LabelSegment {
 };
 
 struct LabelSegments {
-  at::Tensor labels;                   ///< int32 [Z, Y, X], contiguous
+  at::Tensor labels;                   ///< [Z, Y, X], as they were given
   std::vector<LabelSegment> segments;  ///< one for each description, in their order, empty or not
+
+  /// A slice of the labels: int32 [Y, X], contiguous.
+  at::Tensor slice(int64_t z) const;
 
   /// The segments that have voxels.
   std::vector<const LabelSegment*> present() const;

@@ -74,8 +74,9 @@ void put_contours(DcmItem& dataset,
   put_text(region, DCM_ReferencedROINumber, number);
   const int64_t height = grid.size_zyx[1], width = grid.size_zyx[2];
   for (const int64_t z : segment.slices) {
-    const int32_t* slice = found.labels.const_data_ptr<int32_t>() + z * height * width;
-    for (const PixelPolygon& polygon : outlines(slice, height, width, segment.description.value)) {
+    const at::Tensor slice = found.slice(z);
+    for (const PixelPolygon& polygon :
+         outlines(slice.const_data_ptr<int32_t>(), height, width, segment.description.value)) {
       DcmItem& contour = new_item(region, DCM_ContourSequence);
       put_image_references(
           contour, DCM_ContourImageSequence, source, sources[static_cast<size_t>(z)]);

@@ -105,15 +105,16 @@ std::string header_of(const LabelSegments& found, const Geometry& grid, bool nar
 }
 
 template <typename T>
-void append_voxels(gzFile file, const int32_t* labels, int64_t count, bool& sound) {
-  constexpr int64_t kChunk = 1 << 20;
-  std::vector<T> chunk;
-  for (int64_t start = 0; start < count && sound; start += kChunk) {
-    const int64_t n = std::min(kChunk, count - start);
-    chunk.assign(labels + start, labels + start + n);
-    const auto bytes = static_cast<unsigned>(chunk.size() * sizeof(T));
-    sound = gzwrite(file, chunk.data(), bytes) == static_cast<int>(bytes);
+bool append_voxels(gzFile file, const LabelSegments& found) {
+  std::vector<T> voxels;
+  for (int64_t z = 0; z < found.labels.size(0); ++z) {
+    const at::Tensor slice = found.slice(z);
+    const int32_t* labels = slice.const_data_ptr<int32_t>();
+    voxels.assign(labels, labels + slice.numel());
+    const auto bytes = static_cast<unsigned>(voxels.size() * sizeof(T));
+    if (gzwrite(file, voxels.data(), bytes) != static_cast<int>(bytes)) return false;
   }
+  return true;
 }
 
 }  // namespace
@@ -134,13 +135,8 @@ void write_seg_nrrd(const fs::path& path,
     sound = text != nullptr && std::fclose(text) == 0 && sound;
     gzFile file = sound ? gzopen(temporary.c_str(), "ab6") : nullptr;
     sound = file != nullptr;
-    if (sound) {
-      const int32_t* voxels = found.labels.const_data_ptr<int32_t>();
-      if (narrow)
-        append_voxels<uint8_t>(file, voxels, found.labels.numel(), sound);
-      else
-        append_voxels<uint16_t>(file, voxels, found.labels.numel(), sound);
-    }
+    if (sound)
+      sound = narrow ? append_voxels<uint8_t>(file, found) : append_voxels<uint16_t>(file, found);
     if (file != nullptr) sound = gzclose(file) == Z_OK && sound;
     if (!sound) throw DataError(path, "cannot be written: the disk is full or refuses it");
   });

@@ -184,7 +184,7 @@ TEST(DcmqiMetadata, RefusesWhatIsNoJson) {
     read_dcmqi_metadata(path);
     FAIL() << "accepted";
   } catch (const DataError& error) {
-    EXPECT_THAT(error.what(), StartsWith(path.string() + ": is not JSON"));
+    EXPECT_THAT(error.what(), StartsWith(path.string() + ": is not valid JSON"));
   }
 }
 

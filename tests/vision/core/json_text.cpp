@@ -1,0 +1,44 @@
+#include "vision/core/json_text.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/refusal.h"
+
+namespace vireo {
+namespace {
+
+using test::message_of;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::string nested(size_t depth) {
+  return std::string(depth, '[') + std::string(depth, ']');
+}
+
+TEST(JsonText, ReadsJsonAndNamesTheSourceOfWhatIsNone) {
+  EXPECT_EQ(parse_json(R"({"a": [1, "\"[["]})", "a.json")["a"][1], "\"[[");
+  EXPECT_EQ(parse_ordered_json(R"({"b": 1, "a": 2})", "a.json").begin().key(), "b");
+  EXPECT_THAT(message_of([] { parse_json("{\"a\": }", "a.json"); }),
+              StartsWith("a.json: is not valid JSON: parse error at line 1, column 7"));
+}
+
+TEST(JsonText, RefusesNestingThatTheStackCouldNotHold) {
+  EXPECT_TRUE(parse_json(nested(kDeepestJson), "a.json").is_array());
+  const std::string deep = nested(1'000'000);
+  for (const std::string& text : {deep, "{\"\\\"\": " + deep + "}", deep.substr(0, 1'000'000)})
+    EXPECT_THAT(message_of([&] { parse_json(text, "a.json"); }), StartsWith("a.json: holds lists"));
+  EXPECT_THAT(message_of([&] { parse_ordered_json(deep, "a.json"); }), HasSubstr("nested 1000000"));
+}
+
+TEST(JsonText, GivesNoTextWhereThereIsNone) {
+  const auto object = parse_json(R"({"name": "liver", "version": 3})", "a.json");
+  EXPECT_EQ(json_text(object, "name"), "liver");
+  EXPECT_EQ(json_text(object, "version"), "");
+  EXPECT_EQ(json_text(object, "other"), "");
+  EXPECT_EQ(json_text(nullptr, "name"), "");
+}
+
+}  // namespace
+}  // namespace vireo

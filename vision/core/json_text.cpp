@@ -1,0 +1,68 @@
+#include "vision/core/json_text.h"
+
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+#include "vision/core/error.h"
+
+namespace vireo {
+namespace {
+
+// Brackets outside of texts: enough for sound JSON, and of the rest the parser makes nothing deep.
+int depth_of(std::string_view text) {
+  int depth = 0, deepest = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+template <typename Json>
+Json parsed(std::string_view text, const std::filesystem::path& source) {
+  if (const int depth = depth_of(text); depth > kDeepestJson)
+    throw DataError(source,
+                    "holds lists or objects nested " + std::to_string(depth) +
+                        " deep; JSON is read to a depth of " + std::to_string(kDeepestJson));
+  try {
+    return Json::parse(text);
+  } catch (const nlohmann::json::exception& error) {
+    std::string reason = error.what();
+    const size_t start = reason.find("] ");
+    throw DataError(
+        source,
+        "is not valid JSON: " + (start == std::string::npos ? reason : reason.substr(start + 2)));
+  }
+}
+
+}  // namespace
+
+nlohmann::json parse_json(std::string_view text, const std::filesystem::path& source) {
+  return parsed<nlohmann::json>(text, source);
+}
+
+nlohmann::ordered_json parse_ordered_json(std::string_view text,
+                                          const std::filesystem::path& source) {
+  return parsed<nlohmann::ordered_json>(text, source);
+}
+
+std::string json_text(const nlohmann::json& value, const std::string& field) {
+  if (!value.is_object()) return "";
+  const auto found = value.find(field);
+  return found != value.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+}  // namespace vireo

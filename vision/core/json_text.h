@@ -1,0 +1,27 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json_fwd.hpp>
+
+// JSON that others wrote: texts that are broken, or built to break their reader.
+namespace vireo {
+
+/// How deep lists and objects may lie in each other. What we read needs ten; copying and writing a
+/// value takes the stack once per level.
+inline constexpr int kDeepestJson = 100;
+
+/// Parses a whole text. Throws DataError, `source` first, for one that is no JSON (with the place)
+/// or is nested deeper than kDeepestJson.
+nlohmann::json parse_json(std::string_view text, const std::filesystem::path& source);
+
+/// The same, fields kept in the order of the text.
+nlohmann::ordered_json parse_ordered_json(std::string_view text,
+                                          const std::filesystem::path& source);
+
+/// The text of a field; empty when `value` is no object, lacks the field or holds no text there.
+std::string json_text(const nlohmann::json& value, const std::string& field);
+
+}  // namespace vireo
