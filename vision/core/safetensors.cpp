@@ -373,6 +373,10 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const Entry& entry = found->second;
   const auto options = at::TensorOptions().dtype(entry.type->scalar);
   char* data = content_->data + entry.begin;
+  // Any other byte in the place of a truth value is undefined behaviour later on.
+  if (entry.type->scalar == at::kBool &&
+      !std::all_of(data, content_->data + entry.end, [](char c) { return c == 0 || c == 1; }))
+    throw DataError(path(), "tensor " + in_quotes(name) + " holds truth values other than 0 and 1");
   if (entry.begin != entry.end && reinterpret_cast<uintptr_t>(data) % entry.type->bytes == 0)
     return at::from_blob(
         data, entry.shape, [keep = content_](void*) {}, options);
@@ -402,9 +406,9 @@ void write_safetensors(const fs::path& path,
     if (!tensor.defined() || tensor.layout() != at::kStrided)
       throw DataError(path, "tensor " + in_quotes(name) + " is undefined or sparse");
     const auto* type =
-        std::find_if(std::begin(kElementTypes), std::end(kElementTypes), [&](const auto& t) {
-          return t.scalar == tensor.scalar_type();
-        });
+        std::find_if(std::begin(kElementTypes),
+                     std::end(kElementTypes),
+                     [scalar = tensor.scalar_type()](const auto& t) { return t.scalar == scalar; });
     if (type == std::end(kElementTypes))
       throw DataError(path,
                       "tensor " + in_quotes(name) + " has the element type " +

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -260,6 +261,16 @@ TEST_F(Safetensors, SurvivesEveryBitFlipOfAGoodHeader) {
         // Refused, which is as good.
       }
     }
+}
+
+TEST_F(Safetensors, RefusesTruthValuesThatAreNeitherTrueNorFalse) {
+  write_safetensors(path_, {{"a", at::ones({3}, at::kBool)}});
+  std::string bytes = read_text(path_);
+  EXPECT_TRUE(SafetensorsFile::open(path_).tensor("a").all().item<bool>());
+  bytes.back() = 2;
+  std::ofstream(path_, std::ios::binary) << bytes;
+  EXPECT_THAT(test::message_of([&] { SafetensorsFile::open(path_).tensor("a"); }),
+              HasSubstr("tensor \"a\" holds truth values other than 0 and 1"));
 }
 
 TEST_F(Safetensors, TheWriterRefusesWhatTheFormatCannotHold) {
