@@ -19,8 +19,12 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = PickleNode::Kind;
 
+// How many times a file's size its tensors may take, all together.
+constexpr uint64_t kMostCopies = 8;
 constexpr const char* kResave =
     "; in Python, torch.save(model.state_dict(), \"new.pth\") writes one that can be read";
+// Of data.pkl, which describes some 30 000 tensors with that much.
+constexpr uint64_t kLongestPickle = uint64_t{8} << 20;
 constexpr const char* kUsualEntries[] = {
     "state_dict", "model_state_dict", "model", "net", "network", "weights"};
 
@@ -69,6 +73,8 @@ class Archive {
                       std::string("is a TorchScript model, not a dictionary of weights") + kResave);
     if (!reader_.hasRecord("data.pkl"))
       throw DataError(path, "is a zip archive, but not one of torch.save: it has no data.pkl");
+    if (reader_.getRecordSize("data.pkl") > kLongestPickle)
+      throw DataError(path, "has a data.pkl of more than 8 MiB: it holds more than tensors");
     if (reader_.hasRecord("byteorder") && text("byteorder") != "little")
       throw DataError(path, "was written on a big-endian machine");
   }
@@ -99,11 +105,17 @@ class Archive {
       throw DataError(path_, "tensor " + name + " claims more numbers than the file holds for it");
     const auto options = at::TensorOptions().dtype(*type);
     if (numbers == 0) return at::empty(sizes, options);
+    // A storage may be named by several tensors, but not by any number of them.
+    uint64_t bytes = at::elementSize(*type);
+    for (const int64_t size : sizes) bytes *= static_cast<uint64_t>(size);
+    if ((unpacked_ += bytes) > kMostCopies * fs::file_size(path_))
+      throw DataError(path_, "describes more tensors than its content could fill");
 
     auto& whole = storages_[storage.text + storage.type];  // shared by several tensors at times
     if (!whole.defined()) {
       whole = at::empty({static_cast<int64_t>(numbers)}, options);
       reader_.getRecord(record, whole.data_ptr(), whole.nbytes());
+      check_truth_values(name, whole);
     }
     return whole.as_strided(sizes, strides, offset).clone(at::MemoryFormat::Contiguous);
   }
@@ -135,8 +147,17 @@ class Archive {
     return true;
   }
 
+  /// Any byte but 0 and 1 in the place of a truth value is undefined behaviour later on.
+  void check_truth_values(const std::string& name, const at::Tensor& whole) const {
+    if (whole.scalar_type() != at::kBool) return;
+    const auto* bytes = static_cast<const unsigned char*>(whole.const_data_ptr());
+    if (std::any_of(bytes, bytes + whole.numel(), [](unsigned char byte) { return byte > 1; }))
+      throw DataError(path_, "tensor " + name + " holds truth values other than 0 and 1");
+  }
+
   fs::path path_;
   caffe2::serialize::PyTorchStreamReader reader_;
+  uint64_t unpacked_ = 0;  // bytes of all tensors so far
   std::map<std::string, at::Tensor> storages_;
 };
 

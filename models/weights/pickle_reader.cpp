@@ -279,9 +279,10 @@ void PickleReader::call(unsigned char code) {
       break;
     }
     case kStackGlobal: {
-      const std::string name = pop()->text;
-      const std::string module = pop()->text;
-      push(Kind::kGlobal, module + "." + name);
+      const PickleNode* name = pop();
+      const PickleNode* module = pop();
+      spend(module->text.size() + name->text.size());
+      push(Kind::kGlobal, module->text + "." + name->text);
       break;
     }
     case kBinPersId: {
@@ -311,8 +312,10 @@ PickleNode* PickleReader::called(const PickleNode& function, const PickleNode& a
   if (is("collections.OrderedDict") || is("collections.defaultdict") || is("builtins.dict")) {
     result.kind = Kind::kDictionary;
     if (is("collections.OrderedDict") && !given.empty())  // a list of pairs
-      for (const PickleNode* pair : given[0]->items)
+      for (const PickleNode* pair : given[0]->items) {
+        spend(pair->items.size());
         result.items.insert(result.items.end(), pair->items.begin(), pair->items.end());
+      }
   } else if ((is("torch._utils._rebuild_tensor_v2") || is("torch._utils._rebuild_tensor")) &&
              given.size() >= 4 && given[0]->kind == Kind::kStorage) {
     result.kind = Kind::kTensor;
@@ -320,8 +323,10 @@ PickleNode* PickleReader::called(const PickleNode& function, const PickleNode& a
   } else if ((is("torch._utils._rebuild_parameter") ||
               is("torch._utils._rebuild_parameter_with_state")) &&
              !given.empty()) {
+    spend(given[0]->items.size() + given[0]->text.size());
     result = *given[0];
   } else {
+    spend(function.text.size());
     result.kind = Kind::kObject;
     result.text = function.text.empty() ? "of no class" : function.text;
   }
@@ -340,6 +345,7 @@ PickleNode* PickleReader::storage_of(const PickleNode& id) {
     return &result;
   }
   result.kind = Kind::kStorage;
+  spend(part[1]->text.size() + part[2]->text.size());
   result.text = part[2]->text;
   result.type =
       part[1]->text.substr(prefix.size(), part[1]->text.size() - prefix.size() - suffix.size());
@@ -366,6 +372,13 @@ std::string PickleReader::line() {
   std::string text(bytes_.substr(at_, end - at_));
   at_ = end + 1;
   return text;
+}
+
+// What is named once can be called for again and again: a few bytes of each call must not copy it
+// without end.
+void PickleReader::spend(size_t amount) {
+  spent_ += amount;
+  if (spent_ > 16 * bytes_.size() + 4096) broken("grows without end as it is read");
 }
 
 PickleNode* PickleReader::push(Kind kind, std::string text, int64_t integer) {

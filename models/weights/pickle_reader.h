@@ -63,6 +63,7 @@ class PickleReader {
   std::string_view take(uint64_t count);
   uint64_t number(int bytes);
   std::string line();
+  void spend(size_t amount);
   PickleNode* push(Kind kind, std::string text = "", int64_t integer = 0);
   PickleNode* pop();
   PickleNode* top();
@@ -76,6 +77,7 @@ class PickleReader {
   std::vector<PickleNode*> stack_;
   std::vector<size_t> marks_;
   std::map<uint64_t, PickleNode*> memo_;
+  size_t spent_ = 0;  // letters and items that were copied
 };
 
 }  // namespace vireo

@@ -141,6 +141,29 @@ TEST(PickleReader, NamesWhatIsBroken) {
   EXPECT_EQ(message("}."sv), "(no error)");
 }
 
+// What a pickle names once, a few bytes can copy again and again, and each copy again.
+TEST(PickleReader, RefusesPicklesThatGrowAsTheyAreRead) {
+  using namespace std::string_view_literals;
+  const auto repeated = [](std::string_view start, std::string_view step, int times) {
+    std::string bytes(start);
+    for (int i = 0; i < times; ++i) bytes += step;
+    return bytes + ".";
+  };
+  const std::string pickles[] = {
+      // A class whose name is twice its own name: 2^40 letters.
+      repeated("U\x04xxxxq\0"sv, "h\0h\0\x93q\0"sv, 40),
+      // A list of pairs, each of all pairs so far.
+      repeated("ccollections\nOrderedDict\nq\1NNNN\x87q\0"sv, "h\1h\0h\0h\0\x87\x85Rq\0"sv, 40),
+      // A parameter that is a long list, time after time.
+      repeated("ctorch._utils\n_rebuild_parameter\nq\1(" + std::string(5000, 'N') +
+                   std::string("t\x85q\0"sv),
+               "h\1h\0R"sv,
+               5000)};
+  for (const std::string& pickle : pickles)
+    EXPECT_THAT([&] { PickleReader(pickle).read(); },
+                ::testing::ThrowsMessage<PickleError>(HasSubstr("grows without end")));
+}
+
 TEST(PickleReader, CallsNothing) {
   using namespace std::string_view_literals;
   PickleReader reader(
