@@ -1,5 +1,6 @@
 #include "datasets/picture_set.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "datasets/splits.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/safetensors.h"
 
 namespace vireo {
@@ -21,6 +23,7 @@ using nlohmann::json;
 
 constexpr const char* kFormat = "vireo.picture_cache";
 constexpr int64_t kVersion = 1;
+constexpr int64_t kMostFolds = 1000;  // as data.folds
 
 fs::path manifest_of(const fs::path& folder) {
   return folder / "cache.json";
@@ -66,16 +69,26 @@ std::vector<std::string> read_names(const SafetensorsFile& file) {
   return names;
 }
 
+// The manifest, or null where there is no sound one.
+json manifest_in(const fs::path& folder) {
+  try {
+    return parse_json(read_text(manifest_of(folder)), folder);
+  } catch (const DataError&) {
+    return nullptr;
+  }
+}
+
 json read_picture_manifest(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::exists(manifest_of(folder), ignored))
     throw DataError(folder,
                     "is not a prepared cache: it has no cache.json, which `vireo prepare` writes "
                     "last. Run it (again)");
-  const json manifest = json::parse(read_text(manifest_of(folder)), nullptr, false);
-  if (!manifest.is_object() || manifest.value("format", "") != kFormat)
+  const json manifest = manifest_in(folder);
+  if (json_text(manifest, "format") != kFormat)
     broken_pictures(manifest_of(folder), "is not the manifest of a cache of pictures with classes");
-  if (manifest.value("version", int64_t{0}) != kVersion)
+  if (const auto version = manifest.find("version");
+      version == manifest.end() || *version != kVersion)
     broken_pictures(manifest_of(folder), "has another format version than this program's 1");
   return manifest;
 }
@@ -141,11 +154,9 @@ fs::path picture_shard(const fs::path& folder, int64_t number) {
 }
 
 bool is_picture_cache(const fs::path& folder, const std::string& inputs) {
-  std::error_code ignored;
-  if (!fs::exists(manifest_of(folder), ignored)) return false;
-  const json manifest = json::parse(read_text(manifest_of(folder)), nullptr, false);
-  return manifest.is_object() && manifest.value("format", "") == kFormat &&
-         (inputs.empty() || manifest.value("inputs", "") == inputs);
+  const json manifest = manifest_in(folder);
+  return json_text(manifest, "format") == kFormat &&
+         (inputs.empty() || json_text(manifest, "inputs") == inputs);
 }
 
 at::Tensor with_channels(const at::Tensor& picture, int64_t channels) {
@@ -236,7 +247,8 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
   }
   const auto channels = static_cast<size_t>(set.channels);
   if ((set.channels != 1 && set.channels != 3) || set.mean.size() != channels ||
-      set.sd.size() != channels || set.class_names.empty())
+      set.sd.size() != channels || set.class_names.empty() ||
+      !std::all_of(set.sd.begin(), set.sd.end(), [](double sd) { return sd > 0; }))
     broken_pictures(manifest_of(folder), "describes impossible pictures or no class");
 
   const std::vector<std::string> names = read_names(index);
@@ -246,9 +258,13 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
                 *part = read_column(index, "part", count),
                 *fold = read_column(index, "fold", count);
   for (int64_t i = 0; i < count; ++i) {
-    if (part[i] < 0 || part[i] > 2 || label[i] < 0 || label[i] >= set.class_count())
+    if (part[i] < 0 || part[i] > 2 || label[i] < 0 || label[i] >= set.class_count() ||
+        fold[i] < -1 || fold[i] > kMostFolds)
       broken_pictures(index.path(),
-                      "has an impossible class or part for " + names[static_cast<size_t>(i)]);
+                      "has an impossible class, part or fold for " + names[static_cast<size_t>(i)]);
+    const fs::path name = fs::path(names[static_cast<size_t>(i)]).lexically_normal();
+    if (name.empty() || name.is_absolute() || *name.begin() == "..")
+      broken_pictures(index.path(), "names a picture outside its folder: " + name.string());
     set.items.push_back(
         {names[static_cast<size_t>(i)], label[i], patient[i], static_cast<Part>(part[i]), fold[i]});
   }
@@ -283,7 +299,8 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
   held->channels = set.channels;
   for (int64_t s = 0; s < shards; ++s) {
     const SafetensorsFile file = SafetensorsFile::open(picture_shard(folder, s));
-    if (!file.contains("pixels") || file.tensor("pixels").scalar_type() != at::kByte)
+    if (!file.contains("pixels") || file.tensor("pixels").scalar_type() != at::kByte ||
+        file.tensor("pixels").dim() != 1)
       broken_pictures(file.path(), "holds no pixels");
     held->pixels.push_back(file.tensor("pixels"));
   }

@@ -9,6 +9,9 @@ namespace vireo {
 
 namespace fs = std::filesystem;
 
+// In pixels; the product of two of them cannot overflow.
+constexpr int64_t kLargestSide = 1 << 20;
+
 PictureShards::PictureShards(fs::path folder,
                              std::string inputs,
                              int64_t item_count,
@@ -33,14 +36,28 @@ bool PictureShards::read_shard(const std::function<void(int64_t, const at::Tenso
     const auto inputs = file.metadata().find("inputs");
     if (inputs == file.metadata().end() || inputs->second != inputs_) return false;
     const at::Tensor pixels = file.tensor("pixels"), index = file.tensor("items");
-    // Item, height, width, channels by row; the hash of the inputs vouches for what they are.
+    if (pixels.scalar_type() != at::kByte || pixels.dim() != 1 ||
+        index.scalar_type() != at::kLong || index.dim() != 2 || index.size(1) != 4)
+      return false;
+    // Item, height, width, channels by row.
     const auto rows = index.accessor<int64_t, 2>();
-    for (int64_t i = 0, offset = 0; i < rows.size(0); ++i) {
-      Place& place = places_.at(static_cast<size_t>(rows[i][0]));
-      place = {number_, offset, {rows[i][1], rows[i][2], rows[i][3]}};
-      const int64_t size = rows[i][1] * rows[i][2] * rows[i][3];
-      visit(rows[i][0], pixels.narrow(0, offset, size).view(place.size_hwc));
-      offset += size;
+    std::vector<Place> held;
+    int64_t end = 0;
+    for (int64_t i = 0; i < rows.size(0); ++i) {
+      const int64_t height = rows[i][1], width = rows[i][2], channels = rows[i][3];
+      if (rows[i][0] < 0 || rows[i][0] >= static_cast<int64_t>(places_.size()) || height < 1 ||
+          width < 1 || height > kLargestSide || width > kLargestSide ||
+          (channels != 1 && channels != 3) || height * width * channels > pixels.numel() - end)
+        return false;
+      held.push_back({number_, end, {height, width, channels}});
+      end += height * width * channels;
+    }
+    for (int64_t i = 0; i < rows.size(0); ++i) {
+      const Place& place = held[static_cast<size_t>(i)];
+      const auto& [height, width, channels] = place.size_hwc;
+      places_[static_cast<size_t>(rows[i][0])] = place;
+      visit(rows[i][0],
+            pixels.narrow(0, place.offset, height * width * channels).view(place.size_hwc));
     }
     return true;
   } catch (const DataError&) {

@@ -4,9 +4,12 @@
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
 
 #include "tests/support/made_pictures.h"
+#include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
+#include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
 #include "vision/core/safetensors.h"
@@ -165,6 +168,35 @@ TEST(PictureCache, IsRefusedWhenItsPartsDisagree) {
   fs::remove(folder / "cache.json");
   EXPECT_THAT([&] { open_picture_cache(folder); },
               ThrowsMessage<DataError>(HasSubstr("is not a prepared cache")));
+}
+
+TEST(PictureCache, IsRefusedWhenItsManifestOrIndexAreNotWhatIsWritten) {
+  const PictureSet set = test::made_pictures(5);
+  const fs::path folder = written_cache(set);
+  const nlohmann::json manifest = nlohmann::json::parse(read_text(folder / "cache.json"));
+  const auto refusal = [&] { return test::message_of([&] { open_picture_cache(folder); }); };
+  const auto with = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json changed = manifest;
+    changed[key] = value;
+    write_text_atomically(folder / "cache.json", changed.dump());
+    EXPECT_FALSE(is_picture_cache(folder, "others"));
+    return refusal();
+  };
+  EXPECT_THAT(with("format", 1), HasSubstr("is not the manifest"));
+  EXPECT_THAT(with("version", "1"), HasSubstr("another format version"));
+  EXPECT_THAT(with("inputs", 1), "(no error)");
+  EXPECT_THAT(with("sd", std::vector<double>(set.sd.size(), 0)), HasSubstr("impossible pictures"));
+
+  const auto with_item = [&](const std::string& name, int64_t fold) {
+    PictureSet changed = set;
+    changed.items[2].name = name;
+    changed.items[2].fold = fold;
+    written_cache(changed);
+    return refusal();
+  };
+  EXPECT_THAT(with_item("a.png", INT64_MAX), HasSubstr("impossible class, part or fold for a.png"));
+  EXPECT_THAT(with_item("../a.png", 0), HasSubstr("outside its folder"));
+  EXPECT_THAT(with_item("/a.png", 0), HasSubstr("outside its folder"));
 }
 
 TEST(WithChannels, RepeatsGreyAndTakesTheLuminanceOfColour) {

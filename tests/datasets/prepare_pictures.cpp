@@ -7,12 +7,14 @@
 #include <zlib.h>
 
 #include "datasets/picture_reader.h"
+#include "datasets/picture_shards.h"
 #include "datasets/picture_source.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
+#include "vision/core/safetensors.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {
@@ -134,6 +136,31 @@ TEST(PreparePictures, GoesOnBehindTheShardsOfAnInterruptedRun) {
   EXPECT_EQ(prepare_pictures(config).kept, 0);
   EXPECT_FALSE(fs::exists(config.cache / "pictures_0001.safetensors"));
   EXPECT_EQ(open_picture_cache(config.cache).items.size(), 6u);
+}
+
+TEST(PictureShards, TakeOverNothingFromAShardThatIsNotTheirs) {
+  const fs::path folder = test::scratch_folder();
+  const at::Tensor pixels = at::ones({24}, at::kByte);
+  const auto taken = [&](const at::Tensor& items, const at::Tensor& bytes) {
+    write_safetensors(
+        picture_shard(folder, 0), {{"pixels", bytes}, {"items", items}}, {{"inputs", "x"}});
+    PictureShards shards(folder, "x", 2, 1000);
+    int64_t shown = 0;
+    const int64_t held = shards.take_over([&](int64_t, const at::Tensor&) { ++shown; });
+    EXPECT_EQ(held, shown);
+    return held;
+  };
+  const auto rows = [](std::vector<int64_t> numbers) {
+    return at::tensor(numbers, at::kLong).view({-1, 4});
+  };
+  EXPECT_EQ(taken(rows({0, 2, 2, 3, 1, 2, 2, 3}), pixels), 2);
+  EXPECT_EQ(taken(rows({0, 2, 2, 3, 1, 2, 3, 3}), pixels), 0) << "more than there is";
+  EXPECT_EQ(taken(rows({0, 2, 2, 3, 2, 2, 2, 3}), pixels), 0) << "no such item";
+  EXPECT_EQ(taken(rows({0, -2, -2, 3}), pixels), 0);
+  EXPECT_EQ(taken(rows({0, int64_t{1} << 40, int64_t{1} << 40, 3}), pixels), 0);
+  EXPECT_EQ(taken(rows({0, 2, 2, 3}).flatten(), pixels), 0);
+  EXPECT_EQ(taken(rows({0, 2, 2, 3}).to(at::kInt), pixels), 0);
+  EXPECT_EQ(taken(rows({0, 2, 2, 3}), pixels.view({2, 12})), 0);
 }
 
 TEST(PreparePictures, TakesSlicesOfVolumes) {
