@@ -82,6 +82,32 @@ TEST(PreparedSlices, DoNotDependOnWhatIsReadTogether) {
     }
 }
 
+TEST(PreparedSlices, TakeOneSizeWhateverTheirOwn) {
+  const Volume image = made_image();
+  Preparation p = made_preparation(1);
+  p.spacing_mm.reset();
+  p.slice_size = {5, 13};
+  const PreparedSlices slices = prepared(image, p);
+  const Geometry& grid = slices.geometry();
+  EXPECT_EQ(grid.size_zyx, (std::array<int64_t, 3>{slices.stored_size()[0], 5, 13}));
+  const at::Tensor all = whole(slices);
+  EXPECT_EQ(all.size(3), 13);
+  EXPECT_TRUE(at::equal(slices.read(2, 3), all.narrow(1, 2, 3)));
+
+  // A picture of single bright pixels becomes as bright as it is on the whole.
+  Volume picture{at::zeros({3, 1, 32, 48}), {}, 255};
+  picture.geometry.size_zyx = {1, 32, 48};
+  picture.values.slice(2, 0, 32, 2).slice(3, 0, 48, 2).fill_(255);
+  p.channels = {{"red", Kind::kRgb}, {"green", Kind::kRgb}, {"blue", Kind::kRgb}};
+  p.slice_axis_zyx = 0;
+  p.slice_size = {4, 6};
+  const PreparedSlices reduced = prepared(picture, p);
+  const at::Tensor small = whole(reduced);
+  EXPECT_TRUE(small.sizes() == at::IntArrayRef({3, 1, 4, 6}));
+  EXPECT_LT((small - 0.25).abs().max().item<float>(), 0.03F) << "points alone: 0 or 1";
+  EXPECT_DOUBLE_EQ(reduced.geometry().spacing_mm_zyx[1], 8);
+}
+
 TEST(PreparedSlices, AreTheSameOfWholeNumbersInHalfTheMemory) {
   Volume image = made_image();
   const at::Tensor expected = whole(prepared(image, made_preparation(1)));
