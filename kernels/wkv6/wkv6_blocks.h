@@ -9,7 +9,7 @@
 // direction: what every chunk adds to the states; the states that enter every chunk; the chunk's
 // results. A Team is the threads of a block: rank(), size(), sync(). Everything here also runs on a
 // CPU with a team of one, which is how it is tested.
-namespace vireo::wkv6 {
+namespace vireo::wkv6_math {
 
 /// Scores are summed over channels in this many parts.
 constexpr int kSlices = 4;
@@ -350,4 +350,4 @@ VIREO_WKV6_ANYWHERE void backward_chunk(const Team& team,
       });
 }
 
-}  // namespace vireo::wkv6
+}  // namespace vireo::wkv6_math

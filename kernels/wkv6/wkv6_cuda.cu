@@ -20,7 +20,7 @@
 namespace vireo {
 namespace {
 
-using namespace wkv6;
+using namespace wkv6_math;
 
 struct Block {
   __device__ int rank() const { return static_cast<int>(threadIdx.x); }

@@ -10,7 +10,7 @@
 // loops that include it are compiled once per instruction set. V is a number on the GPU and a
 // vector of neighbouring channels on the CPU. Tokens are numbered in the order of a walk; what is
 // written for one from the left holds, mirrored, for one from the right.
-namespace vireo::wkv6 {
+namespace vireo::wkv6_math {
 
 /// Within a chunk every pair of tokens is weighed by a running product of decays, which neither
 /// overflows nor divides; between chunks a state of N x N numbers is carried.
@@ -97,4 +97,4 @@ VIREO_WKV6_ANYWHERE void channel_gradients(
   }
 }
 
-}  // namespace vireo::wkv6
+}  // namespace vireo::wkv6_math

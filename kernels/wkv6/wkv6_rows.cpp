@@ -280,7 +280,7 @@ void read_decays(
 template <class S>
 void multiply_decays(Chunk<S>& chunk, int width) {
   for (int n = 0; n < width; n += Simd<S>::kLanes)
-    wkv6::products_of_decays(
+    wkv6_math::products_of_decays(
         splat<S>(1),
         [&](int t) { return load(chunk.d + t * width + n); },
         [&](int t, Vector<S> x) { store(chunk.before + t * width + n, x); },
@@ -614,9 +614,9 @@ void gradients_per_channel(const Chunk<S>& chunk,
                            S* gu) {
   using V = Vector<S>;
   for (int n = 0; n < width; n += Simd<S>::kLanes) {
-    wkv6::ChannelGradients<V> g;
+    wkv6_math::ChannelGradients<V> g;
     const V u = bonus != nullptr ? load(bonus + n) : V{};
-    wkv6::channel_gradients(ChunkChannels<S>{chunk, inter_r, inter_k, width, n},
+    wkv6_math::channel_gradients(ChunkChannels<S>{chunk, inter_r, inter_k, width, n},
                             splat<S>(1),
                             load(crossed + n),
                             pairs,

@@ -16,7 +16,7 @@
 // A state is [padded(N)][padded(N)]; rows beyond N are zero.
 namespace vireo::wkv6_rows {
 
-using wkv6::kChunk;
+using wkv6_math::kChunk;
 
 constexpr int kLargestHead = 128;
 constexpr int kLargestW = 10;  ///< exp(-exp(10)) is 0 in float64

@@ -14,7 +14,7 @@ namespace {
 
 using test::deviation;
 using test::wkv6_reference;
-using namespace wkv6;
+using namespace wkv6_math;
 
 struct Alone {
   int rank() const { return 0; }
