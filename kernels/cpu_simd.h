@@ -83,7 +83,7 @@ inline Vector<S> nearest(Vector<S> x) {
 #endif
 }
 
-/// x 2^e for integral e <= 0; zero where e is below the normal range.
+/// x 2^e for integral e within the normal range's; zero where it is below.
 template <class S>
 inline Vector<S> times_pow2(Vector<S> x, Vector<S> e) {
 #if defined(__AVX512F__)
@@ -172,11 +172,55 @@ inline void store_some(T* to, Vector<S> x, int count) {
   __builtin_memcpy(to, padded, sizeof(T) * static_cast<unsigned>(count));
 }
 
-/// e^x 2^-power for integral power, x <= (power + 1/2) ln 2; zero or nearly so where that is tiny.
+#if defined(__AVX512F__)
+/// The bits of 2^(i/16), less what i, moved to the exponent as exp_below does it, adds to them.
+struct Sixteenths {
+  alignas(64) int32_t bits[16];
+};
+constexpr Sixteenths kSixteenths = [] {
+  constexpr float kRoots[16] = {1.0f,
+                                1.04427373f,
+                                1.09050775f,
+                                1.13878858f,
+                                1.18920708f,
+                                1.24185777f,
+                                1.29683959f,
+                                1.35425556f,
+                                1.41421354f,
+                                1.47682619f,
+                                1.54221082f,
+                                1.61049032f,
+                                1.68179286f,
+                                1.75625217f,
+                                1.8340081f,
+                                1.91520655f};
+  Sixteenths table{};
+  for (int i = 0; i < 16; ++i) table.bits[i] = __builtin_bit_cast(int32_t, kRoots[i]) - (i << 19);
+  return table;
+}();
+#endif
+
+/// e^x 2^-power for integral power, where that is normal; zero or nearly so where it is tiny.
 template <class S>
 inline Vector<S> exp_below(Vector<S> x, Vector<S> power) {
   constexpr S kLn2 = S(0.6931471805599453);
   x = larger((power - S(Simd<S>::kBias - 1)) * kLn2, x);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == 4) {
+    // 2^j e^r with j in sixteenths, whose bits end `shifted`: the last four choose a root of two,
+    // and the others, moved to the exponent, its power. The float nearest to ln 2 is off by 3e-9 of
+    // itself, and Taylor's fourth term is below 1e-8.
+    constexpr float kRound = Simd<float>::kRound / 16;
+    const Vector<S> shifted = (x * 1.44269504f - power) + kRound, j = shifted - kRound;
+    const Vector<S> r = x - (j + power) * kLn2;
+    using I = Simd<float>::I;
+    const I bits = (I)shifted;
+    const auto chosen =
+        (I)_mm512_permutexvar_epi32((__m512i)bits, _mm512_load_si512(kSixteenths.bits));
+    const auto root = (Vector<S>)(chosen + (bits << 19));
+    return root * (((r * (1.0f / 6) + 0.5f) * r + 1.0f) * r) + root;
+  }
+#endif
   const Vector<S> j = nearest<S>(x * S(1.4426950408889634));
   Vector<S> p;
   if constexpr (sizeof(S) == 4) {  // minimax on +-0.3475, error 2e-8

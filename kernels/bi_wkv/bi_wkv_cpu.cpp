@@ -56,26 +56,24 @@ struct Problem {
   bool some_safe() const { return static_cast<int64_t>(unsafe.size()) < channels; }
 
   void derive() {
-    parameters = at::zeros({rows_per_item, wkv_rows::kParameters, kWidth<S>}, w.options());
-    const S* decay = w.const_data_ptr<S>();
-    const S* bonus = u.const_data_ptr<S>();
-    const int64_t last = tokens - (wkv_rows::chunks_of(tokens) - 1) * kChunk;
+    parameters = at::empty({rows_per_item, wkv_rows::kParameters, kWidth<S>}, w.options());
+    const S *w_at = w.const_data_ptr<S>(), *u_at = u.const_data_ptr<S>();
+    std::vector<double> decay(static_cast<size_t>(rows_per_item * kWidth<S>)), bonus(decay.size());
     for (int64_t c = 0; c < channels; ++c) {
       // An unsafe channel takes part with decay and bonus zero; its results are overwritten.
-      const bool safe = wkv::row_is_safe(decay[c], bonus[c], tokens);
-      if (!safe) unsafe.push_back(c);
-      const double w_c = safe ? static_cast<double>(decay[c]) : 0.0;
-      S* at = parameters.data_ptr<S>() + c / kWidth<S> * wkv_rows::kParameters * kWidth<S> +
-              c % kWidth<S>;
-      const auto set = [&](wkv_rows::Parameter which, double value) {
-        at[which * kWidth<S>] = static_cast<S>(value);
-        return value - static_cast<double>(at[which * kWidth<S>]);
-      };
-      set(wkv_rows::kStep, std::exp(-w_c));
-      set(wkv_rows::kBonus, safe ? std::exp(static_cast<double>(bonus[c])) : 1.0);
-      set(wkv_rows::kFullRest, set(wkv_rows::kFull, std::exp(-w_c * kChunk)));
-      set(wkv_rows::kLastRest, set(wkv_rows::kLast, std::exp(-w_c * static_cast<double>(last))));
+      if (!wkv::row_is_safe(w_at[c], u_at[c], tokens)) {
+        unsafe.push_back(c);
+        continue;
+      }
+      decay[c] = static_cast<double>(w_at[c]);
+      bonus[c] = static_cast<double>(u_at[c]);
     }
+    const auto derive = wkv_functions(k.scalar_type()).derive;
+    for (int64_t part = 0; part < rows_per_item; ++part)
+      derive(decay.data() + part * kWidth<S>,
+             bonus.data() + part * kWidth<S>,
+             tokens,
+             parameters.data_ptr<S>() + part * wkv_rows::kParameters * kWidth<S>);
   }
 
   Row row(int64_t index, S* scratch) const {
@@ -111,21 +109,25 @@ struct Stage {
   void (*whole)(const Row&);
 };
 
+/// Tokens that are worth a round of stages by all threads.
+constexpr int64_t kRound = 8192;
+
 /// Runs the stages over all rows. Enough rows: each thread takes rows and keeps to their memory.
-/// Few rows: the threads share the chunks of every stage. Both compute the same numbers.
+/// Few rows: the threads share the chunks of every stage, of one long row after the other, whose
+/// scratch then stays in the cache. Both compute the same numbers.
 template <class T, class MakeRow>
 void run_stages(const Problem<T>& problem,
                 const std::vector<Stage>& stages,
                 bool backward,
                 const MakeRow& make_row) {
   using S = typename Problem<T>::S;
-  const int64_t chunks = wkv_rows::chunks_of(problem.tokens), rows = problem.rows();
-  const int64_t scratch_size = wkv_rows::scratch_size<S>(problem.tokens, backward);
+  const int64_t tokens = problem.tokens, chunks = wkv_rows::chunks_of(tokens);
+  const int64_t all = problem.rows(), size = wkv_rows::scratch_size<S>(tokens, backward);
   const int threads = at::get_num_threads();
   const at::TensorOptions options = problem.w.options();
-  if (threads == 1 || rows >= 4 * threads || chunks < 8) {
-    at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
-      at::Tensor scratch = at::empty({scratch_size}, options);
+  if (threads == 1 || all >= 4 * threads || chunks < 8) {
+    at::parallel_for(0, all, 1, [&](int64_t begin, int64_t end) {
+      at::Tensor scratch = at::empty({size}, options);
       for (int64_t i = begin; i < end; ++i) {
         const Row row = make_row(i, scratch.data_ptr<S>());
         for (const Stage& stage : stages)
@@ -134,24 +136,28 @@ void run_stages(const Problem<T>& problem,
     });
     return;
   }
-  at::Tensor scratch = at::empty({rows, scratch_size}, options);
-  const auto row_at = [&](int64_t i) {
-    return make_row(i, scratch.data_ptr<S>() + i * scratch_size);
-  };
-  for (const Stage& stage : stages) {
-    if (stage.chunks == nullptr) {
-      at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) stage.whole(row_at(i));
-      });
-      continue;
-    }
-    at::parallel_for(0, rows * chunks, 1, [&](int64_t begin, int64_t end) {
-      while (begin < end) {
-        const int64_t first = begin % chunks, last = std::min(chunks, first + (end - begin));
-        stage.chunks(row_at(begin / chunks), first, last);
-        begin += last - first;
+  const int64_t together = std::clamp<int64_t>(kRound / tokens, 1, all);
+  at::Tensor scratch = at::empty({together, size}, options);
+  for (int64_t first = 0; first < all; first += together) {
+    const int64_t rows = std::min(together, all - first);
+    const auto row_at = [&](int64_t i) {
+      return make_row(first + i, scratch.data_ptr<S>() + i * size);
+    };
+    for (const Stage& stage : stages) {
+      if (stage.chunks == nullptr) {
+        at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) stage.whole(row_at(i));
+        });
+        continue;
       }
-    });
+      at::parallel_for(0, rows * chunks, 1, [&](int64_t begin, int64_t end) {
+        while (begin < end) {
+          const int64_t from = begin % chunks, to = std::min(chunks, from + (end - begin));
+          stage.chunks(row_at(begin / chunks), from, to);
+          begin += to - from;
+        }
+      });
+    }
   }
 }
 

@@ -10,6 +10,10 @@
 namespace vireo::wkv_rows {
 namespace {
 
+// A stage's loop over tokens belongs to the stage: apart from it, what the row holds would be read
+// again for every token.
+#define VIREO_INLINE __attribute__((always_inline))
+
 template <class T>
 struct StateOf {
   using type = float;
@@ -20,11 +24,38 @@ struct StateOf<double> {
 };
 
 template <class S>
-const S* parameter(const Row& row, Parameter which) {
+const S* parameter(const Row& row, int which) {
   return static_cast<const S*>(row.parameters) + which * kWidth<S>;
 }
 
-/// Scratch: the row's power of two, then per chunk the keys' numbers, then the gradients'.
+template <class S>
+void derive(const double* w, const double* u, int64_t tokens, void* parameters) {
+  constexpr int kLanes = Simd<double>::kLanes;
+  const auto last = static_cast<double>(tokens - (chunks_of(tokens) - 1) * kChunk);
+  const auto put = [&](int which, int lane, Vector<double> x) {
+    S* to = static_cast<S*>(parameters) + which * kWidth<S> + lane;
+    for (int i = 0; i < kLanes; ++i) {
+      to[i] = static_cast<S>(x[i]);
+      x[i] -= static_cast<double>(to[i]);
+    }
+    return x;
+  };
+  const Vector<double> none{};
+  for (int lane = 0; lane < kWidth<S>; lane += kLanes) {
+    const Vector<double> rate = -load(w + lane);
+    const auto over = [&](double steps) { return exp_below<double>(rate * steps, none); };
+    const Vector<double> step = over(1);
+    put(kStep, lane, step);
+    put(kBonus, lane, exp_below<double>(load(u + lane), none));
+    put(kFullRest, lane, put(kFull, lane, over(kChunk)));
+    put(kLastRest, lane, put(kLast, lane, over(last)));
+    Vector<double> distance = splat(1.0);
+    for (int t = 0; t < kChunk; ++t, distance *= step) put(kDistance + t, lane, distance);
+  }
+}
+
+/// Scratch: the row's power of two, then per chunk the keys' numbers, then the planes, then the
+/// gradients' numbers.
 template <class S>
 S* row_power(const Row& row) {
   return static_cast<S*>(row.scratch);
@@ -34,8 +65,12 @@ S* keys_kept(const Row& row, int64_t chunk) {
   return row_power<S>(row) + kWidth<S> * (1 + chunk * kKeysKept);
 }
 template <class S>
+S* plane(const Row& row, Plane which, int64_t token) {
+  return keys_kept<S>(row, chunks_of(row.tokens)) + kWidth<S> * (which * row.tokens + token);
+}
+template <class S>
 S* grads_kept(const Row& row, int64_t chunk) {
-  return keys_kept<S>(row, chunks_of(row.tokens)) + kWidth<S> * (chunk * kGradKept);
+  return plane<S>(row, kGy, row.tokens) + kWidth<S> * (chunk * kGradKept);
 }
 
 /// One vector of channels within one chunk: how to read and write its tokens.
@@ -62,6 +97,18 @@ struct Column {
     else
       store_some<S>(at, x, lanes);
   }
+
+  /// Where this chunk's part of a plane begins; tokens are kWidth apart.
+  S* kept(const Row& row, Plane which) const { return plane<S>(row, which, first) + lane; }
+
+  /// Asks for the same channels of the next chunk or, behind the last, of the next row.
+  template <int kToWrite = 0>
+  void ask_ahead(const Row& row, const void* base, int64_t stride) const {
+    const int64_t next = first + kChunk;
+    const T* at = static_cast<const T*>(base) + lane +
+                  (next < row.tokens ? next * stride : static_cast<int64_t>(kWidth<S>));
+    for (int t = 0; t < n; ++t) __builtin_prefetch(at + t * stride, kToWrite, 2);
+  }
 };
 
 /// Calls body(column, chunk) for every vector of channels in chunks [begin, end).
@@ -79,23 +126,33 @@ inline void for_each_column(const Row& row, int64_t begin, int64_t end, const Bo
 }
 
 template <class T>
-void summarise(const Row& row, int64_t begin, int64_t end) {
+void summarise(const Row& given, int64_t begin, int64_t end) {
   using S = typename StateOf<T>::type;
   using V = Vector<S>;
-  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) {
+  const Row row = given;  // which no result can overlap
+  // Coarse powers of two: ordinary keys then have the same in every chunk, and nothing has to be
+  // aligned later.
+  constexpr S kCoarse = 16;
+  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) VIREO_INLINE {
+    column.ask_ahead(row, row.k, row.k_stride);
+    column.ask_ahead(row, row.v, row.v_stride);
     V most = column.read(row.k, row.k_stride, 0);
     for (int t = 1; t < column.n; ++t) most = larger(most, column.read(row.k, row.k_stride, t));
-    const V power = nearest<S>(most * S(1.4426950408889634));
+    const V power = kCoarse * nearest<S>(most * S(1.4426950408889634 / kCoarse));
     const V step = load(parameter<S>(row, kStep) + column.lane);
-    V a{}, b{}, c{}, d{}, distance = splat<S>(1);
+    const S* distances = parameter<S>(row, kDistance) + column.lane;
+    S *Es = column.kept(row, kE), *Evs = column.kept(row, kEv);
+    V a{}, b{}, c{}, d{};
     for (int t = 0; t < column.n; ++t) {
       const V E = exp_below<S>(column.read(row.k, row.k_stride, t), power);
       const V Ev = E * column.read(row.v, row.v_stride, t);
+      const V distance = load(distances + t * kWidth<S>);
+      store(Es + t * kWidth<S>, E);
+      store(Evs + t * kWidth<S>, Ev);
       a = a * step + Ev;
       b = b * step + E;
       c = c + distance * Ev;
       d = d + distance * E;
-      distance = distance * step;
     }
     S* kept = keys_kept<S>(row, chunk) + column.lane;
     store(kept + kA * kWidth<S>, a);
@@ -104,6 +161,22 @@ void summarise(const Row& row, int64_t begin, int64_t end) {
     store(kept + kD * kWidth<S>, d);
     store(kept + kPower * kWidth<S>, power);
   });
+}
+
+/// Brings a column's planes from their chunk's power of two to the row's.
+template <class C>
+void align(const Row& row, const C& column, int64_t chunk) {
+  using S = typename C::S;
+  S* kept = keys_kept<S>(row, chunk) + kPower * kWidth<S> + column.lane;
+  const Vector<S> power = load(kept), top = load(row_power<S>(row) + column.lane);
+  if (__builtin_memcmp(&power, &top, sizeof(top)) == 0) return;
+  const Vector<S> scale = times_pow2<S>(splat<S>(1), power - top);
+  S *Es = column.kept(row, kE), *Evs = column.kept(row, kEv);
+  for (int t = 0; t < column.n; ++t) {
+    store(Es + t * kWidth<S>, load(Es + t * kWidth<S>) * scale);
+    store(Evs + t * kWidth<S>, load(Evs + t * kWidth<S>) * scale);
+  }
+  store(kept, top);
 }
 
 /// Two sums that travel together over the chunks of a row. The decay over a chunk is a sum of two
@@ -173,73 +246,79 @@ void grad_carry(const Row& row) {
   }
 }
 
-/// The tokens of one column: what the walk from the right leaves for the one from the left.
+/// The sums to the right of a column's tokens.
 template <class S>
-struct Walk {
-  using V = Vector<S>;
-  V E[kChunk], Ev[kChunk], c[kChunk], d[kChunk];
+struct RightSums {
+  Vector<S> c[kChunk], d[kChunk];
 
-  template <class C>
-  void from_right(const Row& row, const C& column, int64_t chunk, V step) {
-    const V power = load(row_power<S>(row) + column.lane);
-    const S* kept = keys_kept<S>(row, chunk) + column.lane;
-    V sum_c = load(kept + kC * kWidth<S>), sum_d = load(kept + kD * kWidth<S>);
-    for (int t = column.n - 1; t >= 0; --t) {
-      E[t] = exp_below<S>(column.read(row.k, row.k_stride, t), power);
-      Ev[t] = E[t] * column.read(row.v, row.v_stride, t);
+  inline void walk(const S* Es, const S* Evs, int n, const S* entering, Vector<S> step) {
+    Vector<S> sum_c = load(entering + kC * kWidth<S>), sum_d = load(entering + kD * kWidth<S>);
+    for (int t = n - 1; t >= 0; --t) {
       c[t] = sum_c;
       d[t] = sum_d;
-      sum_c = sum_c * step + Ev[t];
-      sum_d = sum_d * step + E[t];
+      sum_c = sum_c * step + load(Evs + t * kWidth<S>);
+      sum_d = sum_d * step + load(Es + t * kWidth<S>);
     }
   }
 };
 
 template <class T>
-void forward(const Row& row, int64_t begin, int64_t end) {
+void forward(const Row& given, int64_t begin, int64_t end) {
   using S = typename StateOf<T>::type;
   using V = Vector<S>;
-  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) {
+  const Row row = given;
+  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) VIREO_INLINE {
+    column.template ask_ahead<1>(row, row.out[0], row.out_stride);
+    align(row, column, chunk);
     const V step = load(parameter<S>(row, kStep) + column.lane);
     const V bonus = load(parameter<S>(row, kBonus) + column.lane);
-    Walk<S> walk;
-    walk.from_right(row, column, chunk, step);
-    const S* kept = keys_kept<S>(row, chunk) + column.lane;
-    V a = load(kept + kA * kWidth<S>), b = load(kept + kB * kWidth<S>);
+    const S *Es = column.kept(row, kE), *Evs = column.kept(row, kEv);
+    const S* entering = keys_kept<S>(row, chunk) + column.lane;
+    RightSums<S> right;
+    right.walk(Es, Evs, column.n, entering, step);
+    V a = load(entering + kA * kWidth<S>), b = load(entering + kB * kWidth<S>);
     for (int t = 0; t < column.n; ++t) {
-      const V num = (a + walk.c[t]) + bonus * walk.Ev[t];
-      const V den = (b + walk.d[t]) + bonus * walk.E[t];
-      column.write(row.out[0], row.out_stride, t, num * reciprocal<S>(den));
-      a = a * step + walk.Ev[t];
-      b = b * step + walk.E[t];
+      const V E = load(Es + t * kWidth<S>), Ev = load(Evs + t * kWidth<S>);
+      const V num = (a + right.c[t]) + bonus * Ev, den = (b + right.d[t]) + bonus * E;
+      column.write(row.out[0], row.out_stride, t, num / den);
+      a = a * step + Ev;
+      b = b * step + E;
     }
   });
 }
 
 template <class T>
-void grad_summarise(const Row& row, int64_t begin, int64_t end) {
+void grad_summarise(const Row& given, int64_t begin, int64_t end) {
   using S = typename StateOf<T>::type;
   using V = Vector<S>;
-  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) {
+  const Row row = given;
+  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) VIREO_INLINE {
+    column.ask_ahead(row, row.gy, row.gy_stride);
+    align(row, column, chunk);
     const V step = load(parameter<S>(row, kStep) + column.lane);
     const V bonus = load(parameter<S>(row, kBonus) + column.lane);
-    Walk<S> walk;
-    walk.from_right(row, column, chunk, step);
-    const S* kept = keys_kept<S>(row, chunk) + column.lane;
-    V a = load(kept + kA * kWidth<S>), b = load(kept + kB * kWidth<S>);
-    V P{}, Q{}, Pr{}, Qr{}, distance = splat<S>(1);
+    const S* distances = parameter<S>(row, kDistance) + column.lane;
+    const S *Es = column.kept(row, kE), *Evs = column.kept(row, kEv);
+    S *gs = column.kept(row, kG), *gys = column.kept(row, kGy);
+    const S* entering = keys_kept<S>(row, chunk) + column.lane;
+    RightSums<S> right;
+    right.walk(Es, Evs, column.n, entering, step);
+    V a = load(entering + kA * kWidth<S>), b = load(entering + kB * kWidth<S>);
+    V P{}, Q{}, Pr{}, Qr{};
     for (int t = 0; t < column.n; ++t) {
-      const V inverse = reciprocal<S>((b + walk.d[t]) + bonus * walk.E[t]);
-      const V y = ((a + walk.c[t]) + bonus * walk.Ev[t]) * inverse;
-      const V g = column.read(row.gy, row.gy_stride, t) * inverse;
-      const V gy = g * y;
+      const V E = load(Es + t * kWidth<S>), Ev = load(Evs + t * kWidth<S>);
+      const V distance = load(distances + t * kWidth<S>);
+      const V inverse = S(1) / ((b + right.d[t]) + bonus * E);
+      const V y = ((a + right.c[t]) + bonus * Ev) * inverse;
+      const V g = column.read(row.gy, row.gy_stride, t) * inverse, gy = g * y;
+      store(gs + t * kWidth<S>, g);
+      store(gys + t * kWidth<S>, gy);
       P = P * step + g;
       Q = Q * step + gy;
       Pr = Pr + distance * g;
       Qr = Qr + distance * gy;
-      distance = distance * step;
-      a = a * step + walk.Ev[t];
-      b = b * step + walk.E[t];
+      a = a * step + Ev;
+      b = b * step + E;
     }
     S* grads = grads_kept<S>(row, chunk) + column.lane;
     store(grads + kP * kWidth<S>, P);
@@ -250,48 +329,50 @@ void grad_summarise(const Row& row, int64_t begin, int64_t end) {
 }
 
 template <class T>
-void backward(const Row& row, int64_t begin, int64_t end) {
+void backward(const Row& given, int64_t begin, int64_t end) {
   using S = typename StateOf<T>::type;
   using V = Vector<S>;
-  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) {
+  const Row row = given;
+  for_each_column<T>(row, begin, end, [&](const auto& column, int64_t chunk) VIREO_INLINE {
+    column.template ask_ahead<1>(row, row.out[0], row.out_stride);
+    column.template ask_ahead<1>(row, row.out[1], row.out_stride);
     const V step = load(parameter<S>(row, kStep) + column.lane);
     const V bonus = load(parameter<S>(row, kBonus) + column.lane);
-    Walk<S> walk;
-    walk.from_right(row, column, chunk, step);
-    const S* kept = keys_kept<S>(row, chunk) + column.lane;
+    const S *Es = column.kept(row, kE), *Evs = column.kept(row, kEv);
+    const S *gs = column.kept(row, kG), *gys = column.kept(row, kGy);
+    const S* entering = keys_kept<S>(row, chunk) + column.lane;
     S* grads = grads_kept<S>(row, chunk) + column.lane;
-    V a = load(kept + kA * kWidth<S>), b = load(kept + kB * kWidth<S>);
+    RightSums<S> right;
+    right.walk(Es, Evs, column.n, entering, step);
+    V a = load(entering + kA * kWidth<S>), b = load(entering + kB * kWidth<S>);
     V P = load(grads + kP * kWidth<S>), Q = load(grads + kQ * kWidth<S>);
-    // From the left: y, g and all that needs the gradients' left sums.
-    V as[kChunk], bs[kChunk], gs[kChunk], gys[kChunk], sums[kChunk], sums_y[kChunk];
+    // From the left: what needs the gradients' left sums.
+    V as[kChunk], bs[kChunk], sums[kChunk], sums_y[kChunk];
     V gw{}, gu{};
     for (int t = 0; t < column.n; ++t) {
-      const V inverse = reciprocal<S>((b + walk.d[t]) + bonus * walk.E[t]);
-      const V y = ((a + walk.c[t]) + bonus * walk.Ev[t]) * inverse;
-      const V g = column.read(row.gy, row.gy_stride, t) * inverse;
-      const V gy = g * y;
-      gw += P * walk.c[t] - Q * walk.d[t];
-      gu += g * walk.Ev[t] - gy * walk.E[t];
+      const V E = load(Es + t * kWidth<S>), Ev = load(Evs + t * kWidth<S>);
+      const V g = load(gs + t * kWidth<S>), gy = load(gys + t * kWidth<S>);
+      gw += P * right.c[t] - Q * right.d[t];
+      gu += g * Ev - gy * E;
       as[t] = a;
       bs[t] = b;
-      gs[t] = g;
-      gys[t] = gy;
       sums[t] = P + bonus * g;
       sums_y[t] = Q + bonus * gy;
       P = P * step + g;
       Q = Q * step + gy;
-      a = a * step + walk.Ev[t];
-      b = b * step + walk.E[t];
+      a = a * step + Ev;
+      b = b * step + E;
     }
     // From the right: their right sums, and the results.
     V Pr = load(grads + kPr * kWidth<S>), Qr = load(grads + kQr * kWidth<S>);
     for (int t = column.n - 1; t >= 0; --t) {
+      const V E = load(Es + t * kWidth<S>), Ev = load(Evs + t * kWidth<S>);
       const V sum = sums[t] + Pr, sum_y = sums_y[t] + Qr;
-      column.write(row.out[0], row.out_stride, t, walk.Ev[t] * sum - walk.E[t] * sum_y);
-      column.write(row.out[1], row.out_stride, t, walk.E[t] * sum);
+      column.write(row.out[0], row.out_stride, t, Ev * sum - E * sum_y);
+      column.write(row.out[1], row.out_stride, t, E * sum);
       gw += Pr * as[t] - Qr * bs[t];
-      Pr = Pr * step + gs[t];
-      Qr = Qr * step + gys[t];
+      Pr = Pr * step + load(gs + t * kWidth<S>);
+      Qr = Qr * step + load(gys + t * kWidth<S>);
     }
     store(grads + kGw * kWidth<S>, -(step * gw));
     store(grads + kGu * kWidth<S>, bonus * gu);
@@ -314,8 +395,14 @@ void reduce(const Row& row) {
 
 template <class T>
 constexpr Functions functions() {
-  return {
-      summarise<T>, carry<T>, forward<T>, grad_summarise<T>, grad_carry<T>, backward<T>, reduce<T>};
+  return {derive<typename StateOf<T>::type>,
+          summarise<T>,
+          carry<T>,
+          forward<T>,
+          grad_summarise<T>,
+          grad_carry<T>,
+          backward<T>,
+          reduce<T>};
 }
 
 }  // namespace

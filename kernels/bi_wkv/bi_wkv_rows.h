@@ -16,6 +16,8 @@
 //   grad_carry       once per row; then
 //   backward         any chunks: gk, gv; then
 //   reduce           once per row: its share of gw and gu
+//
+// Every tensor is read once: what later stages need waits in the row's planes.
 namespace vireo::wkv_rows {
 
 constexpr int kChunk = 32;
@@ -40,28 +42,35 @@ struct Row {
   int64_t gy_stride;
   void* out[2];  ///< y, or gk and gv
   int64_t out_stride;
-  const void* parameters;  ///< S[kParameters][kWidth], see parameters_of
+  const void* parameters;  ///< S[kParameters][kWidth], from derive
   void* scratch;           ///< S[scratch_size()]
   double* shares;          ///< gw of `width` channels
   double* shares_u;        ///< gu of `width` channels
 };
 
-/// Rows of the parameter block: e^-w, e^u, and e^{-w n} as a sum of two numbers for n = kChunk and
-/// for n = the last chunk's tokens. Lanes beyond the width may hold anything finite.
-enum Parameter { kStep, kBonus, kFull, kFullRest, kLast, kLastRest, kParameters };
+/// Rows of the parameter block: e^-w, e^u, e^{-w n} as a sum of two numbers for n = kChunk and for
+/// n = the last chunk's tokens, and e^{-w t} for t < kChunk.
+enum Parameter { kStep, kBonus, kFull, kFullRest, kLast, kLastRest, kDistance };
+constexpr int kParameters = kDistance + kChunk;
 
 /// Numbers kept per chunk and channel.
 enum Kept { kA, kB, kC, kD, kPower, kKeysKept };
 enum GradKept { kP, kQ, kPr, kQr, kGw, kGu, kGradKept };
 
+/// What is kept of every token and channel: e^k and e^k v; for backward also g = gy/den and g y.
+enum Plane { kE, kEv, kG, kGy };
+
 /// Scratch elements of one row.
 template <class S>
 constexpr int64_t scratch_size(int64_t tokens, bool backward) {
-  return kWidth<S> * (chunks_of(tokens) * (kKeysKept + (backward ? kGradKept : 0)) + 1);
+  return kWidth<S> * (1 + chunks_of(tokens) * (kKeysKept + (backward ? kGradKept : 0)) +
+                      tokens * (backward ? 4 : 2));
 }
 
 /// One set per storage type; [begin, end) are chunks.
 struct Functions {
+  /// Fills the parameter block from w and u of kWidth channels.
+  void (*derive)(const double* w, const double* u, int64_t tokens, void* parameters);
   void (*summarise)(const Row&, int64_t begin, int64_t end);
   void (*carry)(const Row&);
   void (*forward)(const Row&, int64_t begin, int64_t end);
