@@ -24,9 +24,16 @@ struct StateOf<double> {
 
 // ---- Small matrix products ----
 
+/// What becomes of the product's target c first.
+enum class Before {
+  kKeep,
+  kClear,  ///< c = 0
+  kGrow,   ///< c[i][j] grows by growth[i] c[i][j]
+};
+
 /// c[i][j] += sum_l a(i,l) b[l][j] for kRows rows and kVectors vectors; a(i,l) = a[i a_row + l
-/// a_column]. With `growth` (or null) c[i][j] first grows by growth[i] c[i][j].
-template <class S, int kRows, int kVectors>
+/// a_column].
+template <Before kBefore, class S, int kRows, int kVectors>
 inline void tile(const S* growth,
                  int inner,
                  const S* a,
@@ -41,8 +48,9 @@ inline void tile(const S* growth,
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) sum[i][j] = load(c + i * c_row + j * kLanes);
-  if (growth != nullptr) {
+    for (int j = 0; j < kVectors; ++j)
+      sum[i][j] = kBefore == Before::kClear ? Vector<S>{} : load(c + i * c_row + j * kLanes);
+  if constexpr (kBefore == Before::kGrow) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 8
@@ -66,7 +74,7 @@ inline void tile(const S* growth,
 }
 
 /// The same for any rows and columns that are multiples of kChunk.
-template <class S>
+template <Before kBefore = Before::kKeep, class S>
 void multiply_add(int rows,
                   int inner,
                   int columns,
@@ -80,30 +88,30 @@ void multiply_add(int rows,
                   const S* growth = nullptr) {
   constexpr int kLanes = Simd<S>::kLanes;
   constexpr int kWide = kVectorBytes == 64 ? 4 : 2;
-  const auto from = [&](int i) { return growth != nullptr ? growth + i : nullptr; };
+  const auto from = [&](int i) { return kBefore == Before::kGrow ? growth + i : nullptr; };
   int column = 0;
   for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
     for (int i = 0; i < rows; i += 4)
-      tile<S, 4, kWide>(from(i),
-                        inner,
-                        a + i * a_row,
-                        a_row,
-                        a_column,
-                        b + column,
-                        b_row,
-                        c + i * c_row + column,
-                        c_row);
+      tile<kBefore, S, 4, kWide>(from(i),
+                                 inner,
+                                 a + i * a_row,
+                                 a_row,
+                                 a_column,
+                                 b + column,
+                                 b_row,
+                                 c + i * c_row + column,
+                                 c_row);
   for (; column < columns; column += kLanes)
     for (int i = 0; i < rows; i += 8)
-      tile<S, 8, 1>(from(i),
-                    inner,
-                    a + i * a_row,
-                    a_row,
-                    a_column,
-                    b + column,
-                    b_row,
-                    c + i * c_row + column,
-                    c_row);
+      tile<kBefore, S, 8, 1>(from(i),
+                             inner,
+                             a + i * a_row,
+                             a_row,
+                             a_column,
+                             b + column,
+                             b_row,
+                             c + i * c_row + column,
+                             c_row);
 }
 
 // ---- Vectors across ----
@@ -251,10 +259,8 @@ inline Vector<S> exp_less_one(Vector<S> x) {
 /// ln d = -exp(w), with w at most 10.
 template <class S>
 inline Vector<S> log_decay(const S* w) {
-  Vector<S> x = load(w);
-  const Vector<S> most = splat<S>(kLargestW), none{}, power = splat<S>(16);
-  x = x > most ? most : x;
-  return -exp_below<S>(x, x > none ? power : none) * (x > none ? splat<S>(1 << 16) : splat<S>(1));
+  const Vector<S> x = load(w), most = splat<S>(kLargestW);
+  return -exp_below<S>(x > most ? most : x, Vector<S>{});
 }
 
 /// Writes d and prod d - 1 of a chunk.
@@ -315,12 +321,12 @@ inline void scale_rows(const S* a, const S* b, int width, S* to) {
 /// state <- state prod d + sum_t weighted_t (x) value_t
 template <class S>
 void cross_chunk(const Chunk<S>& chunk, const S* weighted, const S* value, int width, S* state) {
-  multiply_add(
+  multiply_add<Before::kGrow>(
       width, kChunk, width, weighted, 1, width, value, width, state, width, chunk.total_less_one);
 }
 
 /// For kVectors vectors of channels and all t > i: behind[t - i - 1] += r_t k_i prod_{i<s<t} d_s,
-/// and with kBoth before[t - i - 1] += r_i k_t prod_{i<s<t} d_s.
+/// and with kBoth before[t - i - 1] += r_i k_t prod_{i<s<t} d_s; from n = 0 on, where they begin.
 template <class S, int kVectors, bool kBoth>
 inline void add_pairs(
     const Chunk<S>& chunk, int i, int width, int n, Vector<S>* behind, Vector<S>* before) {
@@ -335,16 +341,21 @@ inline void add_pairs(
     if constexpr (kBoth) r[j] = at(chunk.r, i, j);
   }
   for (int t = i + 1; t < kChunk; ++t) {
+    Vector<S> sum_behind = n == 0 ? Vector<S>{} : behind[t - i - 1], sum_before{};
+    if constexpr (kBoth)
+      if (n != 0) sum_before = before[t - i - 1];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
       const Vector<S> d = at(chunk.d, t, j);
-      behind[t - i - 1] += at(chunk.r, t, j) * k[j];
+      sum_behind += at(chunk.r, t, j) * k[j];
       k[j] *= d;
       if constexpr (kBoth) {
-        before[t - i - 1] += at(chunk.k, t, j) * r[j];
+        sum_before += at(chunk.k, t, j) * r[j];
         r[j] *= d;
       }
     }
+    behind[t - i - 1] = sum_behind;
+    if constexpr (kBoth) before[t - i - 1] = sum_before;
   }
 }
 
@@ -357,11 +368,14 @@ void score(const Chunk<S>& chunk, const S* bonus, int width, S* scores) {
   constexpr int kPairs = kChunk * (kChunk - 1) / 2, kDirections = kBoth ? 2 : 1;
   // Own terms, then pairs ordered by i and t; summed across a group of vectors at a time.
   constexpr int kSums = (kChunk + kDirections * kPairs + kLanes - 1) / kLanes * kLanes;
-  Vector<S> terms[kSums] = {};
-  if (bonus != nullptr)
-    for (int t = 0; t < kChunk; ++t)
-      for (int n = 0; n < width; n += kLanes)
-        terms[t] += load(chunk.r + t * width + n) * load(bonus + n) * load(chunk.k + t * width + n);
+  Vector<S> terms[kSums];
+  for (int t = 0; t < kChunk; ++t) {
+    terms[t] = Vector<S>{};
+    if (bonus == nullptr) continue;
+    for (int n = 0; n < width; n += kLanes)
+      terms[t] += load(chunk.r + t * width + n) * load(bonus + n) * load(chunk.k + t * width + n);
+  }
+  for (int i = kChunk + kDirections * kPairs; i < kSums; ++i) terms[i] = Vector<S>{};
   Vector<S>* behind = terms + kChunk;
   for (int i = 0; i < kChunk; ++i) {
     int n = 0;
@@ -533,7 +547,7 @@ void forward(const Row& row, int64_t segment, const Entering& entering, void* me
   Chunk<S> chunk(scratch.rows(Chunk<S>::kRows), width);
   S* weighted = scratch.rows(kChunk);
   const S* bonus = read_bonus(row, scratch);
-  S* y = scratch.results();
+  S* y = scratch.rows(row.segment_tokens);
   S* state = scratch.rows(width);
   S* decays = scratch.rows(row.segment_tokens);
   S* totals = scratch.rows(chunks);
@@ -548,7 +562,11 @@ void forward(const Row& row, int64_t segment, const Entering& entering, void* me
   };
   const auto add_state = [&](bool from_left, S* out) {
     weigh_rows(chunk, chunk.r, from_left, width, weighted);
-    multiply_add(kChunk, width, width, weighted, width, 1, state, width, out, width);
+    if (row.causal || !from_left)  // the first that is written
+      multiply_add<Before::kClear>(
+          kChunk, width, width, weighted, width, 1, state, width, out, width);
+    else
+      multiply_add(kChunk, width, width, weighted, width, 1, state, width, out, width);
   };
   const auto cross = [&](bool from_left) {
     weigh_rows(chunk, chunk.k, !from_left, width, weighted);
@@ -617,11 +635,11 @@ void gradients_per_channel(const Chunk<S>& chunk,
     wkv6_math::ChannelGradients<V> g;
     const V u = bonus != nullptr ? load(bonus + n) : V{};
     wkv6_math::channel_gradients(ChunkChannels<S>{chunk, inter_r, inter_k, width, n},
-                            splat<S>(1),
-                            load(crossed + n),
-                            pairs,
-                            bonus != nullptr ? &u : nullptr,
-                            g);
+                                 splat<S>(1),
+                                 load(crossed + n),
+                                 pairs,
+                                 bonus != nullptr ? &u : nullptr,
+                                 g);
     const auto add = [&](S* x, V value) { store(x, load(x) + value); };
     for (int t = 0; t < kChunk; ++t) {
       add(to.r + t * to.row + n, g.r[t]);
@@ -688,14 +706,14 @@ void backward(
       const S* own_bonus = from_left ? bonus : nullptr;
 
       transposed(chunk.g, kChunk, width, columns);
-      clear(pairs, kChunk * kChunk);
-      multiply_add(kChunk, width, kChunk, chunk.v, width, 1, columns, kChunk, pairs, kChunk);
-      clear(products, kChunk * width);
-      multiply_add(width, width, kChunk, state, width, 1, columns, kChunk, products, kChunk);
+      multiply_add<Before::kClear>(
+          kChunk, width, kChunk, chunk.v, width, 1, columns, kChunk, pairs, kChunk);
+      multiply_add<Before::kClear>(
+          width, width, kChunk, state, width, 1, columns, kChunk, products, kChunk);
       transposed(products, width, kChunk, inter_r);
       transposed(chunk.v, kChunk, width, columns);
-      clear(products, kChunk * width);
-      multiply_add(width, width, kChunk, z, width, 1, columns, kChunk, products, kChunk);
+      multiply_add<Before::kClear>(
+          width, width, kChunk, z, width, 1, columns, kChunk, products, kChunk);
       transposed(products, width, kChunk, inter_k);
       for (int n = 0; n < width; n += kLanes) {
         Vector<S> sums[kLanes] = {};

@@ -79,7 +79,7 @@ constexpr int64_t scratch_size(int head, int segment_tokens, bool backward) {
   const int64_t width = padded(head), results = segment_tokens + 2 * kChunk;
   const int64_t chunks = segment_tokens / kChunk;
   const int64_t rows = backward ? 14 * kChunk + 4 + 4 * results + width + chunks * width
-                                : 9 * kChunk + 2 + results + width + segment_tokens + chunks;
+                                : 9 * kChunk + 2 + 2 * int64_t{segment_tokens} + width + chunks;
   return rows * width;
 }
 
