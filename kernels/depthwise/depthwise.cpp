@@ -31,12 +31,61 @@ const depthwise_rows::Table& rows() {
   return table;
 }
 
+/// Whether the loops of our own take these: what they read is left to at::conv2d's checks
+/// otherwise.
+bool has_own_loops(const at::Tensor& x, const at::Tensor& weight, int64_t stride, int64_t padding) {
+  if (!x.is_cpu() || !weight.is_cpu() || x.dim() != 4 || weight.dim() != 4) return false;
+  if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16) return false;
+  if (weight.scalar_type() != x.scalar_type() || x.numel() == 0) return false;
+  const int64_t kernel = weight.size(2);
+  if (x.size(1) != weight.size(0) || weight.size(1) != 1 || weight.size(3) != kernel) return false;
+  if (kernel != 3 && kernel != 5 && kernel != 7 && kernel != 9) return false;
+  if ((stride != 1 && stride != 2) || padding < 0) return false;
+  return x.size(2) + 2 * padding >= kernel && x.size(3) + 2 * padding >= kernel &&
+         x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+/// No gradients.
+at::Tensor own_forward(const at::Tensor& x,
+                       const at::Tensor& weight,
+                       const at::Tensor& bias,
+                       int64_t stride,
+                       int64_t padding) {
+  const int64_t kernel = weight.size(2), channels = x.size(1);
+  const auto outputs = [&](int64_t size) { return (size + 2 * padding - kernel) / stride + 1; };
+  const int64_t height = outputs(x.size(2)), width = outputs(x.size(3));
+  at::Tensor y = at::empty({x.size(0), channels, height, width},
+                           x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  const at::Tensor taps = weight.view({channels, kernel * kernel}).t().to(at::kFloat).contiguous();
+  const at::Tensor start = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
+  const depthwise_rows::Forward job{x.const_data_ptr(),
+                                    taps.const_data_ptr<float>(),
+                                    start.defined() ? start.const_data_ptr<float>() : nullptr,
+                                    y.mutable_data_ptr(),
+                                    x.size(2),
+                                    x.size(3),
+                                    height,
+                                    width,
+                                    channels,
+                                    padding,
+                                    static_cast<int>(kernel),
+                                    static_cast<int>(stride)};
+  const auto forward = x.scalar_type() == at::kFloat ? rows().forward_f32 : rows().forward_bf16;
+  at::parallel_for(
+      0, x.size(0) * height, 1, [&](int64_t begin, int64_t end) { forward(job, begin, end); });
+  return y;
+}
+
+/// Below autograd.
 at::Tensor convolved(const at::Tensor& x,
                      const at::Tensor& weight,
+                     const at::Tensor& bias,
                      int64_t stride,
                      int64_t padding) {
+  if (has_own_loops(x, weight, stride, padding))
+    return own_forward(x, weight.contiguous(), bias, stride, padding);
   return at::conv2d(
-      x, weight, {}, {stride, stride}, {padding, padding}, {1, 1}, /*groups=*/weight.size(0));
+      x, weight, bias, {stride, stride}, {padding, padding}, {1, 1}, /*groups=*/weight.size(0));
 }
 
 /// x and gy channels-last -> [C,1,K,K].
@@ -79,7 +128,7 @@ at::Tensor input_gradient(const at::Tensor& x,
   const int64_t kernel = weight.size(2);
   // With stride 1 it is a convolution too, with the taps turned round.
   if (stride == 1 && padding < kernel)
-    return convolved(gy, weight.flip({2, 3}), 1, kernel - 1 - padding);
+    return convolved(gy, weight.flip({2, 3}), {}, 1, kernel - 1 - padding);
   return std::get<0>(at::convolution_backward(gy,
                                               x,
                                               weight,
@@ -103,7 +152,7 @@ struct DepthwiseFunction : torch::autograd::Function<DepthwiseFunction> {
     context->save_for_backward({x, weight});
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
-    return convolved(x, weight, stride, padding);
+    return convolved(x, weight, {}, stride, padding);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -122,16 +171,8 @@ struct DepthwiseFunction : torch::autograd::Function<DepthwiseFunction> {
   }
 };
 
-bool has_own_backward(const at::Tensor& x, const at::Tensor& weight, int64_t stride) {
-  if (!at::GradMode::is_enabled() || !(x.requires_grad() || weight.requires_grad())) return false;
-  if (at::autocast::is_autocast_enabled(at::kCPU) || !x.is_cpu() || !weight.is_cpu()) return false;
-  if (x.scalar_type() != at::kFloat || weight.scalar_type() != at::kFloat) return false;
-  if (x.dim() != 4 || weight.dim() != 4 || x.size(1) != weight.size(0) || weight.size(1) != 1 ||
-      weight.size(2) != weight.size(3) || x.numel() == 0)
-    return false;
-  const int64_t kernel = weight.size(2);
-  return (kernel == 3 || kernel == 5 || kernel == 7 || kernel == 9) &&
-         (stride == 1 || stride == 2) && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+bool wants_gradient(const at::Tensor& x) {
+  return x.defined() && x.requires_grad();
 }
 
 }  // namespace
@@ -139,10 +180,17 @@ bool has_own_backward(const at::Tensor& x, const at::Tensor& weight, int64_t str
 at::Tensor depthwise_conv2d(const at::Tensor& x,
                             const at::Tensor& weight,
                             int64_t stride,
-                            int64_t padding) {
-  if (has_own_backward(x, weight, stride))
+                            int64_t padding,
+                            const at::Tensor& bias) {
+  const bool gradients = at::GradMode::is_enabled() &&
+                         (wants_gradient(x) || wants_gradient(weight) || wants_gradient(bias));
+  const bool autocast = at::autocast::is_autocast_enabled(at::kCPU);
+  if (!autocast && !gradients) return convolved(x, weight, bias, stride, padding);
+  if (!autocast && !bias.defined() && x.scalar_type() == at::kFloat &&
+      has_own_loops(x, weight, stride, padding))
     return DepthwiseFunction::apply(x, weight, stride, padding);
-  return convolved(x, weight, stride, padding);
+  return at::conv2d(
+      x, weight, bias, {stride, stride}, {padding, padding}, {1, 1}, /*groups=*/weight.size(0));
 }
 
 }  // namespace vireo

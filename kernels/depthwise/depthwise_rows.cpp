@@ -18,9 +18,17 @@ using V = Vector<float>;
 template <bool kAll>
 struct Lanes {
   int count;
-  V get(const float* from) const {
+  template <class T>
+  V get(const T* from) const {
     if constexpr (kAll) return load(from);
     return load_some<float>(from, count);
+  }
+  template <class T>
+  void put(T* to, V x) const {
+    if constexpr (kAll)
+      store(to, x);
+    else
+      store_some<float>(to, x, count);
   }
 };
 
@@ -137,10 +145,103 @@ void weight_gradient(const Job& job, const Part& part) {
   }
 }
 
+// ---- Forward ----
+
+// Output pixels of a row that are summed together, in registers.
+constexpr int kTile = 8;
+
+/// One row of taps over the tile whose first tap reads input column `from`; kInside: no tap reads
+/// beyond the border.
+template <int kKernel, int kStride, bool kInside, class T, class L>
+inline void add_taps(
+    const Forward& job, L lanes, const T* in, const float* weight, int64_t from, V (&sums)[kTile]) {
+  V taps[kKernel];
+#pragma GCC unroll 9
+  for (int tap = 0; tap < kKernel; ++tap) taps[tap] = lanes.get(weight + tap * job.channels);
+#pragma GCC unroll 24
+  for (int j = 0; j < (kTile - 1) * kStride + kKernel; ++j) {
+    if (!kInside && (from + j < 0 || from + j >= job.width)) continue;
+    const V value = lanes.get(in + (from + j) * job.channels);
+#pragma GCC unroll 8
+    for (int i = 0; i < kTile; ++i)
+      if (j >= i * kStride && j - i * kStride < kKernel) sums[i] += taps[j - i * kStride] * value;
+  }
+}
+
+/// One output row, for the channels from `channel` on.
+template <int kKernel, int kStride, class T, class L>
+inline void forward_row(const Forward& job, L lanes, int64_t row, int64_t channel) {
+  const int64_t channels = job.channels, image = row / job.out_height;
+  const int64_t top = row % job.out_height * kStride - job.padding;
+  const T* in = static_cast<const T*>(job.x) + image * job.height * job.width * channels + channel;
+  T* out = static_cast<T*>(job.y) + row * job.out_width * channels + channel;
+  const float* weight = job.weight + channel;
+  const V start = job.bias != nullptr ? lanes.get(job.bias + channel) : V{};
+  constexpr int kSpan = (kTile - 1) * kStride + kKernel;
+  for (int64_t x = 0; x < job.out_width; x += kTile) {
+    V sums[kTile];
+#pragma GCC unroll 8
+    for (int i = 0; i < kTile; ++i) sums[i] = start;
+    const int64_t from = x * kStride - job.padding;
+    const bool inside = from >= 0 && from + kSpan <= job.width;
+    for (int tap = 0; tap < kKernel; ++tap) {
+      if (top + tap < 0 || top + tap >= job.height) continue;
+      const T* at = in + (top + tap) * job.width * channels;
+      const float* taps = weight + tap * kKernel * channels;
+      if (inside)
+        add_taps<kKernel, kStride, true>(job, lanes, at, taps, from, sums);
+      else
+        add_taps<kKernel, kStride, false>(job, lanes, at, taps, from, sums);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kTile; ++i)
+      if (x + i < job.out_width) lanes.put(out + (x + i) * channels, sums[i]);
+  }
+}
+
+template <class T, int kKernel, int kStride>
+void forward_rows(const Forward& job, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; ++row) {
+    if (job.channels < kLanes) {
+      forward_row<kKernel, kStride, T>(job, Lanes<false>{static_cast<int>(job.channels)}, row, 0);
+      continue;
+    }
+    // The last block ends with the last channel, and repeats some of the block before it.
+    for (int64_t channel = 0; channel < job.channels; channel += kLanes)
+      forward_row<kKernel, kStride, T>(
+          job,
+          Lanes<true>{},
+          row,
+          channel + kLanes <= job.channels ? channel : job.channels - kLanes);
+  }
+}
+
+template <class T, int kKernel>
+void forward_of_stride(const Forward& job, int64_t first, int64_t last) {
+  if (job.stride == 1)
+    forward_rows<T, kKernel, 1>(job, first, last);
+  else
+    forward_rows<T, kKernel, 2>(job, first, last);
+}
+
+template <class T>
+void forward(const Forward& job, int64_t first, int64_t last) {
+  switch (job.kernel) {
+    case 3:
+      return forward_of_stride<T, 3>(job, first, last);
+    case 5:
+      return forward_of_stride<T, 5>(job, first, last);
+    case 7:
+      return forward_of_stride<T, 7>(job, first, last);
+    default:
+      return forward_of_stride<T, 9>(job, first, last);
+  }
+}
+
 }  // namespace
 
 const Table& VIREO_ISA() {
-  static constexpr Table table{kLanes, weight_gradient};
+  static constexpr Table table{kLanes, weight_gradient, forward<float>, forward<Bf16>};
   return table;
 }
 

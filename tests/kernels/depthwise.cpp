@@ -60,6 +60,8 @@ TEST(Depthwise, EqualsLibTorchInDoublePrecision) {
       {1, 20, 12, 9, 5, 1, 0},
       {2, 64, 40, 5, 3, 2, 1},
       {1, 16, 6, 30, 3, 1, 2},
+      {1, 16, 12, 24, 9, 1, 4},
+      {1, 35, 9, 33, 7, 2, 3},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE("channels " + std::to_string(c.channels) + ", kernel " + std::to_string(c.kernel) +
@@ -100,6 +102,33 @@ TEST(Depthwise, TakesOtherTypesLayoutsAndKernels) {
   EXPECT_LT(deviation(nchw.gweight, nhwc.gweight.to(at::kDouble)), 5e-6);
   const Result doubles = ours(c, image.to(at::kDouble), taps.to(at::kDouble));
   EXPECT_EQ(doubles.gweight.scalar_type(), at::kDouble);
+}
+
+TEST(Depthwise, AddsABiasAndRoundsBFloat16Once) {
+  const at::NoGradGuard no_grad;
+  for (const int64_t kernel : {3, 5, 7, 9})
+    for (const int64_t stride : {1, 2})
+      for (const int64_t channels : {5, 40}) {
+        SCOPED_TRACE(::testing::Message() << kernel << " " << stride << " " << channels);
+        const Case c{2, channels, 13, 19, kernel, stride, kernel / 2};
+        const at::Tensor x = input_of(c), weight = weight_of(c), bias = at::randn({channels});
+        const auto truth = [&](const at::Tensor& a, const at::Tensor& b) {
+          return at::conv2d(a.to(at::kDouble),
+                            b.to(at::kDouble),
+                            bias.to(at::kDouble),
+                            {stride, stride},
+                            {c.padding, c.padding},
+                            {1, 1},
+                            channels);
+        };
+        const at::Tensor y = depthwise_conv2d(x, weight, stride, c.padding, bias);
+        EXPECT_LT(deviation(y, truth(x, weight)), 2e-6);
+        EXPECT_TRUE(y.is_contiguous(at::MemoryFormat::ChannelsLast));
+        const at::Tensor half = x.to(at::kBFloat16), half_weight = weight.to(at::kBFloat16);
+        const at::Tensor rounded = depthwise_conv2d(half, half_weight, stride, c.padding, bias);
+        EXPECT_EQ(rounded.scalar_type(), at::kBFloat16);
+        EXPECT_LT(deviation(rounded, truth(half, half_weight)), 4e-3);
+      }
 }
 
 }  // namespace
