@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ATen/ops/cat.h>
 #include <ATen/ops/linear.h>
 
@@ -51,7 +53,7 @@ PackedLinear packed_conv(const torch::nn::Conv2dImpl& conv, Arithmetic precision
 class PreparedCcm {
  public:
   PreparedCcm(const CcmImpl& ccm, Arithmetic precision)
-      : mix_(*ccm.channel, precision), norm_(ccm.ln1) {
+      : mix_(prepared_channel_mix(*ccm.channel, precision, BehindBlock{{}, packed_norm(ccm.ln1)})) {
     for (size_t i = 0; i < ccm.options.widths.size(); ++i)
       projections_.push_back(packed_conv(ccm.projections->at<torch::nn::Conv2dImpl>(i), precision));
   }
@@ -66,7 +68,7 @@ class PreparedCcm {
     const at::Tensor map = at::cat(parts, 3);  // [B, H, W, n·mixed]
     parts.clear();
     const at::Tensor tokens = map.view({batch, height * width, map.size(3)});
-    const at::Tensor mixed = norm_(mix_(tokens, height, width)).add_(tokens).view(map.sizes());
+    const at::Tensor mixed = mix_(tokens, height, width, tokens).view(map.sizes());
     const auto chunks = mixed.chunk(static_cast<int64_t>(skips.size()), 3);
     for (size_t i = 0; i < skips.size(); ++i)
       parts.push_back(resize_map(chunks[i], skips[i].size(1), skips[i].size(2)));
@@ -75,8 +77,7 @@ class PreparedCcm {
 
  private:
   std::vector<PackedLinear> projections_;
-  PreparedChannelMix mix_;
-  PreparedNorm norm_;
+  PackedChannelMix mix_;
 };
 
 /// [x, what the cross-channel mix projects its part to] -> [x, that part], for weights that are
@@ -107,6 +108,10 @@ PackedLocalBlock prepared_decoder(const RwkvUnetDecoderImpl& decoder,
   return {parts, precision};
 }
 
+// Images go through the network together as long as they hold no more pixels than this, so that its
+// maps stay in the processor's last cache and its weights are read once for small ones.
+constexpr int64_t kPixelsTogether = 1 << 16;
+
 class PreparedRwkvUnet : public Model {
  public:
   PreparedRwkvUnet(const RwkvUnet& network, Arithmetic precision)
@@ -127,7 +132,13 @@ class PreparedRwkvUnet : public Model {
   at::Tensor forward(const at::Tensor& image) override {
     return on_padded(image, config_.in_channels, [this](const at::Tensor& x) {
       const at::NoGradGuard no_grad;
-      return logits(x);
+      const int64_t batch = x.size(0);
+      const int64_t together = std::max<int64_t>(1, kPixelsTogether / (x.size(2) * x.size(3)));
+      if (batch <= together) return logits(x);
+      std::vector<at::Tensor> parts;
+      for (int64_t first = 0; first < batch; first += together)
+        parts.push_back(logits(x.narrow(0, first, std::min(together, batch - first))));
+      return at::cat(parts, 0);
     });
   }
   int64_t input_channels() const override { return config_.in_channels; }
@@ -190,13 +201,13 @@ std::shared_ptr<Model> RwkvUnet::inference_form(Arithmetic precision) const {
 
 std::shared_ptr<Model> RwkvUnetEncoder::inference_form(Arithmetic precision) const {
   const at::Tensor weight = copied(head_->weight), bias = copied(head_->bias);
-  PreparedNorm layer_norm;
-  if (layer_norm_) layer_norm = PreparedNorm(layer_norm_->norm);
+  PackedNorm layer_norm;
+  if (layer_norm_) layer_norm = packed_norm(layer_norm_->norm);
   ChannelMap last = ChannelMap::of(weight, bias);
   if (batch_norm_) last = last.after(ChannelMap::of(batch_norm_));
   const at::Tensor last_weight = last.weight.to(at::kFloat), last_bias = last.bias.to(at::kFloat);
   const auto head = [=](const at::Tensor& map) {  // [B, H/16, W/16, dims[3]]
-    const at::Tensor x = layer_norm.defined() ? layer_norm(map) : map;
+    const at::Tensor x = layer_norm.defined() ? normalised(map, layer_norm) : map;
     return at::linear(x.mean(at::IntArrayRef{1, 2}), last_weight, last_bias);
   };
   return std::make_shared<PreparedRwkvUnetEncoder>(config_, stages_, head, precision);

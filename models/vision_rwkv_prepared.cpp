@@ -12,39 +12,39 @@ class PreparedLayer {
  public:
   PreparedLayer(const VisionRwkvBlockImpl& block, Arithmetic precision)
       : post_norm_(block.options.post_norm),
-        ln1_(block.ln1, post_norm_ ? block.gamma1 : at::Tensor()),
-        ln2_(block.ln2, post_norm_ ? block.gamma2 : at::Tensor()),
-        ffn_(*block.ffn, precision, post_norm_ ? at::Tensor() : block.gamma2) {
-    const at::Tensor scale = post_norm_ ? at::Tensor() : block.gamma1;
-    if (block.ln0) ln0_ = PreparedNorm(block.ln0);
-    if (block.att) att_.emplace(*block.att, precision, scale);
-    if (block.att6) att6_.emplace(*block.att6, precision, scale);
+        ffn_(prepared_channel_mix(*block.ffn, precision, behind(block.ln2, block.gamma2))) {
+    if (block.ln0) ln0_ = packed_norm(block.ln0);
+    if (!post_norm_) {
+      ln1_ = packed_norm(block.ln1);
+      ln2_ = packed_norm(block.ln2);
+    }
+    const BehindBlock last = behind(block.ln1, block.gamma1);
+    if (block.att) att_.emplace(*block.att, precision, last);
+    if (block.att6) att6_.emplace(*block.att6, precision, last);
   }
 
   /// [B, T, C] -> [B, T, C]
   at::Tensor operator()(const at::Tensor& input, int64_t height, int64_t width) const {
-    at::Tensor x = ln0_.defined() ? ln0_(input) : input;
-    if (post_norm_) {
-      x = ln1_(attend(x, height, width, {})).add_(x);
-      return ln2_(ffn_(x, height, width)).add_(x);
-    }
-    x = attend(ln1_(x), height, width, x);
-    return ffn_(ln2_(x), height, width, x);
+    at::Tensor x = before(input, ln0_);
+    const at::Tensor y = before(x, ln1_);
+    x = att_ ? (*att_)(y, height, width, x) : (*att6_)(y, height, width, x);
+    return ffn_(before(x, ln2_), height, width, x);
   }
 
  private:
-  at::Tensor attend(const at::Tensor& x,
-                    int64_t height,
-                    int64_t width,
-                    const at::Tensor& added) const {
-    return att_ ? (*att_)(x, height, width, added) : (*att6_)(x, height, width, added);
+  BehindBlock behind(const torch::nn::LayerNorm& norm, const at::Tensor& gamma) const {
+    if (post_norm_) return {{}, packed_norm(norm, gamma)};
+    return {gamma, {}};
+  }
+  static at::Tensor before(const at::Tensor& x, const PackedNorm& norm) {
+    return norm.defined() ? normalised(x, norm) : x;
   }
 
   bool post_norm_;
-  PreparedNorm ln0_, ln1_, ln2_;
+  PackedNorm ln0_, ln1_, ln2_;
   std::optional<PreparedSpatialMix> att_;
   std::optional<PreparedSpatialMix6> att6_;
-  PreparedChannelMix ffn_;
+  PackedChannelMix ffn_;
 };
 
 class PreparedVisionRwkv : public Model {
@@ -59,7 +59,7 @@ class PreparedVisionRwkv : public Model {
         embed_(ChannelMap::of(backbone.projection->weight.permute({0, 2, 3, 1}),
                               backbone.projection->bias)
                    .packed(precision)),
-        norm_(backbone.ln1),
+        norm_(packed_norm(backbone.ln1)),
         head_weight_(head->weight.detach().clone()),
         head_bias_(head->bias.detach().clone()) {
     for (const VisionRwkvBlock& layer : backbone.layers) layers_.emplace_back(*layer, precision);
@@ -71,7 +71,8 @@ class PreparedVisionRwkv : public Model {
     int64_t height = 0, width = 0;
     at::Tensor x = embed(image, &height, &width);  // [B, T, C]
     for (const PreparedLayer& layer : layers_) x = layer(x, height, width);
-    return at::linear(norm_(x).mean(1, false, at::kFloat), head_weight_, head_bias_);  // [B, K]
+    return at::linear(
+        normalised(x, norm_).mean(1, false, at::kFloat), head_weight_, head_bias_);  // [B, K]
   }
   int64_t input_channels() const override { return config_.in_channels; }
   int64_t class_count() const override { return config_.classes; }
@@ -101,7 +102,7 @@ class PreparedVisionRwkv : public Model {
   at::Tensor pos_embed_;
   PackedLinear embed_;
   std::vector<PreparedLayer> layers_;
-  PreparedNorm norm_;
+  PackedNorm norm_;
   at::Tensor head_weight_, head_bias_;
 };
 

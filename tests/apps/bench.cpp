@@ -36,7 +36,7 @@ fs::path tiny_config(const fs::path& folder) {
 TEST(Bench, PrintsATableAndWritesTheSameNumbers) {
   const fs::path folder = test::scratch_folder(), out = folder / "speed.json";
   const auto result = bench(tiny_config(folder).string() +
-                            " --batch 1 2 --precision fp32,bf16 --seconds 0.05 --threads 1"
+                            " --batch 1 2 --precision fp32,int8 --seconds 0.05 --threads 1"
                             " --classes 4 --output " +
                             out.string());
   EXPECT_EQ(result.exit_code, 0) << result.errors;
@@ -46,7 +46,7 @@ TEST(Bench, PrintsATableAndWritesTheSameNumbers) {
                     HasSubstr("GMAC per image of 3x32x48, 4 classes"),
                     HasSubstr("batch precision      runs       min  quartile    median  quartile"),
                     HasSubstr("max  images/s    GMAC/s  peak MiB"),
-                    HasSubstr("bf16")));
+                    HasSubstr("int8")));
   const json report = json::parse(read_text(out));
   EXPECT_EQ(report["machine"]["threads"], 1);
   EXPECT_FALSE(report["machine"]["date"].get<std::string>().empty());

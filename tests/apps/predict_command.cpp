@@ -93,6 +93,22 @@ TEST_F(PredictCommand, TellsUsageFromFailure) {
   EXPECT_THAT(missing.errors, HasSubstr(gone));
 }
 
+TEST_F(PredictCommand, RunsInThePrecisionThatIsAskedForAndRecordsIt) {
+  write_untrained(model_, {32, 32});
+  fs::create_directories(folder_ / "in");
+  put_picture("in/a.png", 40);
+  const auto predict = [&](const std::string& precision) {
+    return vireo("predict --no-preview --precision " + precision + " --model " + model_.string() +
+                 " " + (folder_ / "in").string() + " " + (folder_ / precision).string());
+  };
+  for (const char* precision : {"fp32", "bf16", "int8"}) {
+    EXPECT_EQ(predict(precision).exit_code, 0) << precision;
+    const auto manifest = nlohmann::json::parse(read_text(folder_ / precision / "manifest.json"));
+    EXPECT_EQ(manifest["settings"]["precision"], precision);
+  }
+  EXPECT_EQ(predict("fp8").exit_code, 2);
+}
+
 TEST_F(PredictCommand, SegmentsPicturesAndGoesOnAfterABrokenOne) {
   write_untrained(model_, {32, 32});
   fs::create_directories(folder_ / "in");

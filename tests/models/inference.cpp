@@ -101,6 +101,10 @@ TEST(Inference, RoundingToSixteenOrEightBitsCostsLittle) {
   }
 }
 
+TEST(Inference, TakesBatchesOfLargeImages) {
+  EXPECT_LE(loss_of(model_of(kSmallUnet), at::randn({5, 3, 160, 208}), Arithmetic::kFloat32), 1e-5);
+}
+
 TEST(Inference, RepeatsAGreyImage) {
   EXPECT_LE(loss_of(model_of(kSmallUnet, 1), at::randn({1, 1, 32, 32}), Arithmetic::kFloat32),
             1e-5);

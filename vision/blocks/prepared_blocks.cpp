@@ -2,6 +2,7 @@
 
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/baddbmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/group_norm.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
@@ -64,43 +65,32 @@ PackedLinear ChannelMap::packed(Arithmetic precision, Finish finish) const {
   return {weight, bias, precision, finish};
 }
 
-PreparedNorm::PreparedNorm(const torch::nn::LayerNorm& norm, const at::Tensor& scale)
-    : weight_(plain(norm->weight)), bias_(plain(norm->bias)), eps_(norm->options.eps()) {
-  if (!scale.defined()) return;
-  weight_ = weight_ * plain(scale);
-  bias_ = bias_ * plain(scale);
+PackedNorm packed_norm(const torch::nn::LayerNorm& norm, const at::Tensor& scale) {
+  PackedNorm packed{plain(norm->weight), plain(norm->bias), norm->options.eps()};
+  if (!scale.defined()) return packed;
+  packed.weight = packed.weight * plain(scale);
+  packed.bias = packed.bias * plain(scale);
+  return packed;
 }
 
-at::Tensor PreparedNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, weight_.sizes(), weight_, bias_, eps_);
-}
-
-std::optional<Finish> finish_of(ActKind act) {
-  switch (act) {
-    case ActKind::kNone:
-      return Finish::kNone;
-    case ActKind::kRelu:
-      return Finish::kRelu;
-    case ActKind::kSilu:
-      return Finish::kSilu;
-    case ActKind::kGelu:
-      break;
-  }
-  return std::nullopt;
+at::Tensor normalised(const at::Tensor& x, const PackedNorm& norm) {
+  return at::layer_norm(x, norm.weight.sizes(), norm.weight, norm.bias, norm.eps);
 }
 
 PreparedSpatialMix::PreparedSpatialMix(const SpatialMixImpl& block,
                                        Arithmetic precision,
-                                       const at::Tensor& scale)
+                                       const BehindBlock& behind)
     : options_(block.options),
-      mixes_{plain(block.spatial_mix_k), plain(block.spatial_mix_v), plain(block.spatial_mix_r)},
+      mixes_(plain(at::cat({block.spatial_mix_k, block.spatial_mix_v, block.spatial_mix_r}, 1))
+                 .view({3, options_.channels})),
       decay_(plain(block.spatial_decay)),
       first_(plain(block.spatial_first)),
       key_(packed(block.key, precision)),
       value_(packed(block.value, precision)),
       receptance_(packed(block.receptance, precision, Finish::kSigmoid)),
-      output_(packed(block.output, precision, Finish::kNone, scale)) {
-  if (block.key_norm) key_norm_ = PreparedNorm(block.key_norm);
+      output_(packed(block.output, precision, Finish::kNone, behind.scale)),
+      last_(behind.norm) {
+  if (block.key_norm) key_norm_ = packed_norm(block.key_norm);
 }
 
 at::Tensor PreparedSpatialMix::operator()(const at::Tensor& x,
@@ -108,19 +98,17 @@ at::Tensor PreparedSpatialMix::operator()(const at::Tensor& x,
                                           int64_t width,
                                           const at::Tensor& added) const {
   const auto tokens = static_cast<double>(height * width);
-  auto mixed = q_shift_mix(x, {mixes_[0], mixes_[1], mixes_[2]}, height, width, options_.shift);
-  at::Tensor k = key_(mixed[0]), v = value_(mixed[1]);  // [B, T, C]
-  const at::Tensor r = receptance_(mixed[2]);           // [B, T, C]
-  mixed.clear();
-  at::Tensor y = bi_wkv(decay_ / tokens, first_ / tokens, k, v, options_.form);  // [B, T, C]
-  k = v = at::Tensor();
-  if (key_norm_.defined()) y = key_norm_(y);
-  return output_(y.mul_(r), {}, added);  // [B, T, C]
+  auto kvr = packed_token_mix(
+      x, mixes_, {&key_, &value_, &receptance_}, height, width, options_.shift);  // [B, T, C]
+  const at::Tensor y =
+      bi_wkv(decay_ / tokens, first_ / tokens, kvr[0], kvr[1], options_.form);  // [B, T, C]
+  kvr[0] = kvr[1] = at::Tensor();
+  return packed_readout(y, key_norm_, kvr[2], output_, last_, added);  // [B, T, C]
 }
 
 PreparedSpatialMix6::PreparedSpatialMix6(const SpatialMix6Impl& block,
                                          Arithmetic precision,
-                                         const at::Tensor& scale)
+                                         const BehindBlock& behind)
     : options_(block.options),
       bonus_(plain(block.time_faaaa)),
       maa_w1_(ChannelMap::of(block.time_maa_w1.t()).packed(precision)),
@@ -131,10 +119,9 @@ PreparedSpatialMix6::PreparedSpatialMix6(const SpatialMix6Impl& block,
       key_(packed(block.key, precision)),
       value_(packed(block.value, precision)),
       gate_(packed(block.gate, precision, Finish::kSilu)),
-      output_(packed(block.output, precision, Finish::kNone, scale)),
-      group_weight_(plain(block.ln_x->weight)),
-      group_bias_(plain(block.ln_x->bias)),
-      group_eps_(block.ln_x->options.eps()) {
+      output_(packed(block.output, precision, Finish::kNone, behind.scale)),
+      group_norm_{plain(block.ln_x->weight), plain(block.ln_x->bias), block.ln_x->options.eps()},
+      last_(behind.norm) {
   const at::ScalarType type = activation_type(precision);
   maa_x_ = plain(block.time_maa_x).to(type);
   maa_ = at::stack({block.time_maa_w,
@@ -146,7 +133,7 @@ PreparedSpatialMix6::PreparedSpatialMix6(const SpatialMix6Impl& block,
              .to(type)
              .view({5, 1, options_.channels});
   maa_w2_ = block.time_maa_w2.detach().to(type);
-  if (block.key_norm) key_norm_ = PreparedNorm(block.key_norm);
+  if (block.key_norm) key_norm_ = packed_norm(block.key_norm);
 }
 
 at::Tensor PreparedSpatialMix6::operator()(const at::Tensor& x,
@@ -166,35 +153,29 @@ at::Tensor PreparedSpatialMix6::operator()(const at::Tensor& x,
   const at::Tensor r = receptance_(mixed[3]), g = gate_(mixed[4]);  // [B, T, C]
   mixed = at::Tensor();
   at::Tensor y = wkv6(r, k, v, w, bonus_);  // [B, T, C]
-  if (key_norm_.defined()) y = key_norm_(y);
+  if (key_norm_.defined()) y = normalised(y, key_norm_);
   y = at::group_norm(y.reshape({batch * tokens, channels}),
                      options_.heads,
-                     group_weight_,
-                     group_bias_,
-                     group_eps_)
+                     group_norm_.weight,
+                     group_norm_.bias,
+                     group_norm_.eps)
           .view({batch, tokens, channels});
-  return output_(y.mul_(g), {}, added);  // [B, T, C]
+  return packed_readout(y, {}, g, output_, last_, added);  // [B, T, C]
 }
 
-PreparedChannelMix::PreparedChannelMix(const ChannelMixImpl& block,
-                                       Arithmetic precision,
-                                       const at::Tensor& scale)
-    : options_(block.options),
-      mixes_{plain(block.spatial_mix_k), plain(block.spatial_mix_r)},
-      key_(packed(block.key, precision, Finish::kReluSquared)),
-      value_(packed(block.value, precision, Finish::kNone, scale)),
-      receptance_(packed(block.receptance, precision, Finish::kSigmoid)) {
-  if (block.key_norm) key_norm_ = PreparedNorm(block.key_norm);
-}
-
-at::Tensor PreparedChannelMix::operator()(const at::Tensor& x,
-                                          int64_t height,
-                                          int64_t width,
-                                          const at::Tensor& added) const {
-  auto mixed = q_shift_mix(x, {mixes_[0], mixes_[1]}, height, width, options_.shift);
-  at::Tensor hidden = key_(mixed[0]);  // [B, T, hidden]
-  if (key_norm_.defined()) hidden = key_norm_(hidden);
-  return value_(hidden, receptance_(mixed[1]), added);  // [B, T, C]
+PackedChannelMix prepared_channel_mix(const ChannelMixImpl& block,
+                                      Arithmetic precision,
+                                      const BehindBlock& behind) {
+  const int64_t channels = block.options.channels;
+  PackedChannelMix mix;
+  mix.mixes = plain(at::cat({block.spatial_mix_k, block.spatial_mix_r}, 1)).view({2, channels});
+  mix.key = packed(block.key, precision, Finish::kReluSquared);
+  mix.receptance = packed(block.receptance, precision, Finish::kSigmoid);
+  mix.value = packed(block.value, precision, Finish::kNone, behind.scale);
+  if (block.key_norm) mix.norm = packed_norm(block.key_norm);
+  mix.last = behind.norm;
+  mix.shift = block.options.shift;
+  return mix;
 }
 
 bool PreparedIrRwkv::can_fold(const IrRwkvBlockImpl& block, const IrRwkvBlockImpl& next) {
@@ -207,7 +188,7 @@ PreparedIrRwkv::PreparedIrRwkv(const IrRwkvBlockImpl& block,
     : options_(block.options) {
   TORCH_CHECK(!(block.se && options_.skip),
               "an IR-RWKV block with squeeze and excitation and a skip has no inference form");
-  if (block.layer_norm) norm_ = PreparedNorm(block.layer_norm->norm);
+  if (block.layer_norm) norm_ = packed_norm(block.layer_norm->norm);
   ChannelMap expand = ChannelMap::of(*block.conv);
   if (block.batch_norm) expand = expand.after(ChannelMap::of(block.batch_norm));
   if (folding.before) expand = expand.after(*folding.before);
@@ -225,8 +206,7 @@ PreparedIrRwkv::PreparedIrRwkv(const IrRwkvBlockImpl& block,
   parts.skip = options_.skip;
   if (block.att) {
     expand_ = expansion;
-    att_.emplace(*block.att, precision);
-    ln1_ = PreparedNorm(block.ln1);
+    att_.emplace(*block.att, precision, BehindBlock{{}, packed_norm(block.ln1)});
   } else {
     parts.expand = expansion;
   }
@@ -245,7 +225,7 @@ PreparedIrRwkv::PreparedIrRwkv(const IrRwkvBlockImpl& block,
 at::Tensor PreparedIrRwkv::attended(const at::Tensor& map) const {
   const int64_t height = map.size(1), width = map.size(2);
   const at::Tensor tokens = map.view({map.size(0), height * width, map.size(3)});  // [B, T, C]
-  return ln1_((*att_)(tokens, height, width)).add_(tokens).view(map.sizes());
+  return (*att_)(tokens, height, width, tokens).view(map.sizes());
 }
 
 void PreparedIrRwkv::excite(at::Tensor& map) const {
@@ -256,8 +236,8 @@ void PreparedIrRwkv::excite(at::Tensor& map) const {
 }
 
 at::Tensor PreparedIrRwkv::operator()(const at::Tensor& x) const {
-  at::Tensor y = norm_.defined() ? norm_(x) : x;  // [B, H, W, in]
-  if (att_) y = attended(expand_(y));             // [B, H, W, hidden]
+  at::Tensor y = norm_.defined() ? normalised(x, norm_) : x;  // [B, H, W, in]
+  if (att_) y = attended(expand_(y));                         // [B, H, W, hidden]
   y = local_(y, options_.skip ? x : at::Tensor());
   if (reduce_weight_.defined()) excite(y);
   return project_.defined() ? project_(y) : y;  // [B, H', W', out]

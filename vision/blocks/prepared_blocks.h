@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/packed/packed_local_block.h"
+#include "kernels/packed/packed_mix.h"
 #include "vision/blocks/conv_norm_act.h"
 #include "vision/blocks/ir_rwkv.h"
 #include "vision/blocks/rwkv_mix.h"
@@ -30,30 +31,23 @@ struct ChannelMap {
   PackedLinear packed(Arithmetic precision, Finish finish = Finish::kNone) const;
 };
 
-/// A LayerNorm over channels.
-class PreparedNorm {
- public:
-  PreparedNorm() = default;
-  explicit PreparedNorm(const torch::nn::LayerNorm& norm, const at::Tensor& scale = {});
-  /// [..., C] -> [..., C]
-  at::Tensor operator()(const at::Tensor& x) const;
-  bool defined() const { return weight_.defined(); }
+/// The weights of a LayerNorm over channels, times `scale` [C] where that is given.
+PackedNorm packed_norm(const torch::nn::LayerNorm& norm, const at::Tensor& scale = {});
+/// [..., C] -> [..., C]
+at::Tensor normalised(const at::Tensor& x, const PackedNorm& norm);
 
- private:
-  at::Tensor weight_, bias_;
-  double eps_ = 0;
+/// What stands behind a block: its result is multiplied by `scale` [C], or passes a `norm`.
+struct BehindBlock {
+  at::Tensor scale;
+  PackedNorm norm;
 };
 
-/// The finish that an activation is; GELU has none.
-std::optional<Finish> finish_of(ActKind act);
-
-/// `scale` [C] multiplies the result.
 class PreparedSpatialMix {
  public:
   PreparedSpatialMix(const SpatialMixImpl& block,
                      Arithmetic precision,
-                     const at::Tensor& scale = {});
-  /// x [B, height·width, C] -> the block's result, with `added` if that is given
+                     const BehindBlock& behind = {});
+  /// x [B, height·width, C] -> the block's result and what stands behind it, plus `added` if given
   at::Tensor operator()(const at::Tensor& x,
                         int64_t height,
                         int64_t width,
@@ -61,16 +55,16 @@ class PreparedSpatialMix {
 
  private:
   SpatialMixOptions options_;
-  at::Tensor mixes_[3], decay_, first_;
+  at::Tensor mixes_, decay_, first_;
   PackedLinear key_, value_, receptance_, output_;
-  PreparedNorm key_norm_;
+  PackedNorm key_norm_, last_;
 };
 
 class PreparedSpatialMix6 {
  public:
   PreparedSpatialMix6(const SpatialMix6Impl& block,
                       Arithmetic precision,
-                      const at::Tensor& scale = {});
+                      const BehindBlock& behind = {});
   at::Tensor operator()(const at::Tensor& x,
                         int64_t height,
                         int64_t width,
@@ -80,27 +74,12 @@ class PreparedSpatialMix6 {
   SpatialMix6Options options_;
   at::Tensor maa_x_, maa_, maa_w2_, decay_, bonus_;
   PackedLinear maa_w1_, decay_w1_, decay_w2_, receptance_, key_, value_, gate_, output_;
-  PreparedNorm key_norm_;
-  at::Tensor group_weight_, group_bias_;
-  double group_eps_ = 0;
+  PackedNorm key_norm_, group_norm_, last_;
 };
 
-class PreparedChannelMix {
- public:
-  PreparedChannelMix(const ChannelMixImpl& block,
-                     Arithmetic precision,
-                     const at::Tensor& scale = {});
-  at::Tensor operator()(const at::Tensor& x,
-                        int64_t height,
-                        int64_t width,
-                        const at::Tensor& added = {}) const;
-
- private:
-  ChannelMixOptions options_;
-  at::Tensor mixes_[2];
-  PackedLinear key_, value_, receptance_;
-  PreparedNorm key_norm_;
-};
+PackedChannelMix prepared_channel_mix(const ChannelMixImpl& block,
+                                      Arithmetic precision,
+                                      const BehindBlock& behind = {});
 
 /// A block whose projection meets no norm over channels, activation or skip may leave it to the
 /// next one, which folds it into its expansion.
@@ -125,7 +104,7 @@ class PreparedIrRwkv {
   void excite(at::Tensor& map) const;
 
   IrRwkvOptions options_;
-  PreparedNorm norm_, ln1_;
+  PackedNorm norm_;
   PackedLinear expand_;  ///< before an attention
   std::optional<PreparedSpatialMix> att_;
   PackedLocalBlock local_;
