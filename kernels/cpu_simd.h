@@ -120,9 +120,14 @@ inline Vector<S> load(const S* from) {
   return x;
 }
 inline Vector<float> load(const Bf16* from) {
+#if defined(__AVX512F__)
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#else
   Simd<float>::Narrow bits;
   __builtin_memcpy(&bits, from, sizeof(bits));
   return (Vector<float>)(__builtin_convertvector(bits, Simd<float>::U) << 16);
+#endif
 }
 inline Vector<float> load(const Half* from) {
 #if defined(__AVX512F__)
@@ -144,9 +149,15 @@ inline void store(Bf16* to, Vector<float> x) {
   using U = Simd<float>::U;
   const U bits = (U)x;
   const U rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+#if defined(__AVX512F__)
+  const __mmask16 numbers = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
+  const __m512i kept = _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fc0), numbers, (__m512i)rounded);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(kept));
+#else
   const auto narrow =
       __builtin_convertvector(x == x ? rounded : U{} + 0x7fc0u, Simd<float>::Narrow);
   __builtin_memcpy(to, &narrow, sizeof(narrow));
+#endif
 }
 inline void store(Half* to, Vector<float> x) {
 #if defined(__AVX512F__)
