@@ -24,7 +24,7 @@ constexpr int kRowsOf[] = {0, 4, 4};
 #endif
 constexpr int kMostSums = 24;
 // Rows that meet all panels while they lie in the second-level cache.
-constexpr int64_t kRowBlock = 96;
+constexpr int64_t kRowBlock = 128;
 
 inline int64_t vectors_of(int64_t outer) {
   return (outer + kLanes - 1) / kLanes;

@@ -24,9 +24,13 @@ inline V take(const T* from, int count) {
 }
 
 inline float sum_of(V x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(x);
+#else
   float sum = 0;
   for (int i = 0; i < kLanes; ++i) sum += x[i];
   return sum;
+#endif
 }
 
 template <class T>
