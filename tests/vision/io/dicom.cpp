@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/made_dicom.h"
+#include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -263,6 +264,137 @@ TEST(DicomFile, RefusesCutFilesAndSizesThatTheFileCannotHold) {
   large[at + 9] = '\xea';
   EXPECT_THAT(message(large), HasSubstr("expected from Rows"));
   EXPECT_THAT(message("not DICOM at all"), HasSubstr("no DICOM file"));
+}
+
+// A slice whose header is changed before it is written.
+template <typename Change>
+std::string refusal_of_changed(const Change& change) {
+  const fs::path path = test::scratch_folder() / "changed.dcm";
+  test::write_slice(path, test::slices_of(plain_grid())[0]);
+  DcmFileFormat format;
+  format.loadFile(path.c_str());
+  format.loadAllDataIntoMemory();
+  change(*format.getDataset());
+  format.saveFile(path.c_str(), EXS_LittleEndianExplicit);
+  return test::message_of([&] { read_image(path); });
+}
+
+void put_octets(DcmItem& item, int samples, int rows, int columns) {
+  const std::vector<Uint8> pixels(static_cast<size_t>(samples * rows * columns) + 1, 7);
+  const auto number = [&](const DcmTagKey& tag, int value) {
+    item.putAndInsertUint16(tag, static_cast<Uint16>(value));
+  };
+  number(DCM_SamplesPerPixel, samples);
+  number(DCM_Rows, rows);
+  number(DCM_Columns, columns);
+  number(DCM_BitsAllocated, 8);
+  number(DCM_BitsStored, 8);
+  number(DCM_HighBit, 7);
+  number(DCM_PixelRepresentation, 0);
+  item.putAndInsertUint8Array(DCM_PixelData, pixels.data(), pixels.size() / 2 * 2);
+}
+
+TEST(DicomFile, RefusesPixelsThatAreOtherThanTheHeaderSays) {
+  // Two pixels share a colour: one is left over.
+  EXPECT_THAT(refusal_of_changed([](DcmItem& item) {
+                put_octets(item, 3, 3, 5);
+                test::put(item, DCM_PhotometricInterpretation, "YBR_FULL_422");
+              }),
+              HasSubstr("need 3 samples and even rows"));
+  EXPECT_THAT(refusal_of_changed([](DcmItem& item) {
+                put_octets(item, 4, 4, 4);
+                test::put(item, DCM_PhotometricInterpretation, "YBR_FULL_422");
+              }),
+              HasSubstr("need 3 samples and even rows"));
+  EXPECT_THAT(refusal_of_changed([](DcmItem& item) { put_octets(item, 2, 4, 4); }),
+              HasSubstr("SamplesPerPixel is 2; 1, 3 or 4"));
+  const auto with_floats = [](int bits) {
+    return refusal_of_changed([&](DcmItem& item) {
+      const std::vector<Float32> pixels(24, 0.5);
+      put_octets(item, 1, 4, 6);
+      item.putAndInsertUint16(DCM_BitsAllocated, static_cast<Uint16>(bits));
+      item.findAndDeleteElement(DCM_PixelData);
+      item.putAndInsertFloat32Array(DCM_FloatPixelData, pixels.data(), pixels.size());
+    });
+  };
+  EXPECT_EQ(with_floats(32), "(no error)");
+  EXPECT_THAT(with_floats(8), HasSubstr("floating point of 32 bits, but BitsAllocated is 8"));
+}
+
+TEST(DicomFile, RefusesLookupTablesThatCannotBeOnes) {
+  const auto with_table = [](const std::string& count, bool floats) {
+    return refusal_of_changed([&](DcmItem& item) {
+      put_octets(item, 1, 4, 6);
+      DcmItem* lut = nullptr;
+      item.findOrCreateSequenceItem(DCM_ModalityLUTSequence, lut, 0);
+      auto* descriptor = new DcmDecimalString(DcmTag(DCM_LUTDescriptor, EVR_DS));
+      descriptor->putString((count + "\\0\\16").c_str());
+      lut->insert(descriptor, true);
+      const Uint16 table[] = {0, 10, 20, 30};
+      lut->putAndInsertUint16Array(DCM_LUTData, table, 4);
+      if (!floats) return;
+      const std::vector<Float32> pixels(24, NAN);
+      item.putAndInsertUint16(DCM_BitsAllocated, 32);
+      item.findAndDeleteElement(DCM_PixelData);
+      item.putAndInsertFloat32Array(DCM_FloatPixelData, pixels.data(), pixels.size());
+    });
+  };
+  EXPECT_EQ(with_table("4", false), "(no error)");
+  for (const char* count : {"0.5", "1e30", "-1e300"})
+    EXPECT_THAT(with_table(count, false), HasSubstr("whole numbers of 16 bits")) << count;
+  EXPECT_THAT(with_table("4", true), HasSubstr("pixels that are no integers"));
+}
+
+TEST(DicomFile, RefusesPlacesThatAreNone) {
+  const auto at = [](const char* position, const char* spacing) {
+    return refusal_of_changed([&](DcmItem& item) {
+      test::put(item, DCM_ImagePositionPatient, position);
+      test::put(item, DCM_PixelSpacing, spacing);
+    });
+  };
+  EXPECT_EQ(at("1\\2\\3", "1\\1"), "(no error)");
+  EXPECT_THAT(at("1\\2\\3e300", "1\\1"), HasSubstr("lies more than a kilometre away"));
+  EXPECT_THAT(at("1\\2\\3", "1e-200\\1"), HasSubstr("PixelSpacing is no distance"));
+  EXPECT_THAT(at("1\\2\\3", "1\\1e200"), HasSubstr("PixelSpacing is no distance"));
+  // As if it were not there: a picture without a place.
+  EXPECT_EQ(at("1\\2\\nan", "1\\1"), "(no error)");
+}
+
+TEST(DicomSeries, RefusesToMendWhatWouldGrowWithoutBound) {
+  const fs::path folder = test::scratch_folder();
+  auto slices = test::slices_of(plain_grid());
+  slices.back().position_lps_mm[2] = 900'000;
+  write_shuffled(folder, slices);
+  DicomAllowances allowed;
+  allowed.gaps = allowed.tilt = true;
+  EXPECT_THAT(refusal(scan_dicom(folder).series.at(0), allowed),
+              HasSubstr("more than 16 times its pixels"));
+}
+
+TEST(DicomSeries, LeavesOutAFileOfTooManyVolumes) {
+  const fs::path path = test::scratch_folder() / "many.dcm";
+  constexpr int kFrames = 2100;
+  test::write_slice(path, test::slices_of(plain_grid())[0]);
+  DcmFileFormat format;
+  format.loadFile(path.c_str());
+  DcmDataset& item = *format.getDataset();
+  put_octets(item, 1, 1, kFrames);
+  item.putAndInsertUint16(DCM_Columns, 1);
+  test::put(item, DCM_NumberOfFrames, std::to_string(kFrames));
+  auto* groups = new DcmSequenceOfItems(DCM_PerFrameFunctionalGroupsSequence);
+  item.insert(groups);
+  for (int i = 0; i < kFrames; ++i) {
+    auto* group = new DcmItem;
+    groups->append(group);
+    DcmItem* content = nullptr;
+    group->findOrCreateSequenceItem(DCM_FrameContentSequence, content, 0);
+    test::put(*content, DCM_StackID, std::to_string(i));
+  }
+  format.saveFile(path.c_str(), EXS_LittleEndianExplicit);
+  const DicomScan scan = scan_dicom(path);
+  EXPECT_THAT(scan.series, SizeIs(0));
+  ASSERT_THAT(scan.left_out, SizeIs(1));
+  EXPECT_THAT(scan.left_out[0], HasSubstr("2100 frames belong to 2100 volumes"));
 }
 
 // Against what pydicom and SimpleITK found in real series.

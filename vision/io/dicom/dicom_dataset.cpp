@@ -1,5 +1,7 @@
 #include "vision/io/dicom/dicom_dataset.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include <dcmtk/config/osconfig.h>
@@ -37,10 +39,15 @@ std::vector<double> dicom_numbers(DcmItem& item, const DcmTagKey& tag) {
     const char* begin = text.c_str();
     char* end = nullptr;
     const double value = std::strtod(begin, &end);
-    if (end == begin) return {};
+    if (end == begin || !std::isfinite(value)) return {};
     values.push_back(value);
   }
   return values;
+}
+
+int64_t dicom_integer(DcmItem& item, const DcmTagKey& tag, int64_t otherwise) {
+  const std::vector<double> values = dicom_numbers(item, tag);
+  return values.empty() ? otherwise : std::llround(std::clamp(values[0], -0x1p53, 0x1p53));
 }
 
 std::string dicom_text(DcmItem& item, const DcmTagKey& tag) {

@@ -18,11 +18,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostBytesPerByte = 2048;  // of a compressed image, beyond what is always allowed
 constexpr int64_t kAlwaysAllowedBytes = int64_t{64} << 20;
 constexpr Uint32 kLongestValueKept = 4096;
-
-int64_t integer(DcmItem& item, const DcmTagKey& tag, int64_t otherwise) {
-  const std::vector<double> values = dicom_numbers(item, tag);
-  return values.empty() ? otherwise : static_cast<int64_t>(std::llround(values[0]));
-}
+constexpr int64_t kMostFrames = 1 << 20;
 
 DcmItem* first_item(DcmItem* within, const DcmTagKey& sequence) {
   DcmItem* item = nullptr;
@@ -150,6 +146,23 @@ void place_plain_frames(DcmItem& item, std::vector<DicomFrame>& frames) {
           normal[axis] * (has_offsets ? offsets[i] - offsets[0] : step[0] * static_cast<double>(i));
 }
 
+// Places beyond these are no places, and what is computed from them overflows.
+void check_places(const DicomFile& file) {
+  constexpr double kMostMm = 1e6, kLeastSpacingMm = 1e-6;
+  for (const DicomFrame& frame : file.frames) {
+    if (frame.position_lps_mm)
+      for (const double value : *frame.position_lps_mm)
+        if (!(std::abs(value) <= kMostMm))
+          throw DataError(file.path,
+                          "frame " + std::to_string(frame.index + 1) +
+                              " lies more than a kilometre away (ImagePositionPatient)");
+    if (frame.spacing_mm_yx)
+      for (const double value : *frame.spacing_mm_yx)
+        if (!(value >= kLeastSpacingMm && value <= kMostMm))
+          throw DataError(file.path, "PixelSpacing is no distance between pixels");
+  }
+}
+
 void read_frames(DcmItem& item, int64_t count, DicomFile& file) {
   DcmItem* shared = first_item(&item, DCM_SharedFunctionalGroupsSequence);
   DcmSequenceOfItems* groups = nullptr;
@@ -159,16 +172,21 @@ void read_frames(DcmItem& item, int64_t count, DicomFile& file) {
     throw DataError(file.path,
                     "declares " + std::to_string(count) + " frame(s) but describes " +
                         std::to_string(groups->card()) + " (PerFrameFunctionalGroupsSequence)");
-  file.frames.reserve(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i)
-    file.frames.push_back(frame_of(
-        Places(item, shared, per_frame ? groups->getItem(static_cast<unsigned long>(i)) : nullptr),
-        i));
-  if (!per_frame && count > 1) place_plain_frames(item, file.frames);
+  if (per_frame) {
+    // By the list's own order: to ask for the i-th counts through those before it.
+    DcmObject* own = nullptr;
+    while ((own = groups->nextInContainer(own)) != nullptr)
+      file.frames.push_back(frame_of(Places(item, shared, dynamic_cast<DcmItem*>(own)),
+                                     static_cast<int64_t>(file.frames.size())));
+    return;
+  }
+  file.frames.assign(static_cast<size_t>(count), frame_of(Places(item, shared, nullptr), 0));
+  for (int64_t i = 0; i < count; ++i) file.frames[static_cast<size_t>(i)].index = i;
+  if (count > 1) place_plain_frames(item, file.frames);
 }
 
 // Refuses what the file's own bytes cannot hold, before anything of that size is made.
-void check_pixels(DcmItem& item, const DicomFile& file, uint64_t file_bytes) {
+void check_pixels(DcmItem& item, const DicomFile& file, int64_t frames, uint64_t file_bytes) {
   const auto limit = std::numeric_limits<int32_t>::max();
   if (file.rows < 1 || file.columns < 1 || file.rows > 65535 || file.columns > 65535)
     throw DataError(file.path,
@@ -184,10 +202,12 @@ void check_pixels(DcmItem& item, const DicomFile& file, uint64_t file_bytes) {
     throw DataError(file.path,
                     "BitsStored is " + std::to_string(file.bits_stored) + ", BitsAllocated " +
                         std::to_string(bits));
-  if (file.samples < 1 || file.samples > 4)
-    throw DataError(file.path, "SamplesPerPixel is " + std::to_string(file.samples));
+  if (file.samples != 1 && file.samples != 3 && file.samples != 4)
+    throw DataError(
+        file.path,
+        "SamplesPerPixel is " + std::to_string(file.samples) + "; 1, 3 or 4 was expected");
   const auto pixels = static_cast<double>(file.rows) * static_cast<double>(file.columns) *
-                      static_cast<double>(file.frames.size());
+                      static_cast<double>(frames);
   const double bytes = pixels * file.samples * bits / 8;
   if (pixels > static_cast<double>(limit) * 64 ||
       bytes > static_cast<double>(kAlwaysAllowedBytes) +
@@ -273,8 +293,8 @@ DicomFile read_dicom_header(const fs::path& path) {
   file.modality = dicom_text(item, DCM_Modality);
   file.series_description = dicom_text(item, DCM_SeriesDescription);
   file.image_type = dicom_text(item, DCM_ImageType);
-  file.series_number = integer(item, DCM_SeriesNumber, 0);
-  file.instance_number = integer(item, DCM_InstanceNumber, 0);
+  file.series_number = dicom_integer(item, DCM_SeriesNumber, 0);
+  file.instance_number = dicom_integer(item, DCM_InstanceNumber, 0);
   const auto thickness = dicom_numbers(item, DCM_SliceThickness);
   const auto step = dicom_numbers(item, DCM_SpacingBetweenSlices);
   for (const auto& values : {step, thickness})
@@ -285,22 +305,23 @@ DicomFile read_dicom_header(const fs::path& path) {
     throw DataError(path,
                     "is no image" + (file.modality.empty() ? "" : " (" + file.modality + ")") +
                         ": it has no Rows and Columns");
-  file.rows = integer(item, DCM_Rows, 0);
-  file.columns = integer(item, DCM_Columns, 0);
-  file.samples = static_cast<int>(integer(item, DCM_SamplesPerPixel, 1));
+  file.rows = dicom_integer(item, DCM_Rows, 0);
+  file.columns = dicom_integer(item, DCM_Columns, 0);
+  file.samples = static_cast<int>(dicom_integer(item, DCM_SamplesPerPixel, 1));
   file.photometric = dicom_text(item, DCM_PhotometricInterpretation);
-  file.bits_allocated = static_cast<int>(integer(item, DCM_BitsAllocated, 0));
-  file.bits_stored = static_cast<int>(integer(item, DCM_BitsStored, file.bits_allocated));
-  file.is_signed = integer(item, DCM_PixelRepresentation, 0) == 1;
+  file.bits_allocated = static_cast<int>(dicom_integer(item, DCM_BitsAllocated, 0));
+  file.bits_stored = static_cast<int>(dicom_integer(item, DCM_BitsStored, file.bits_allocated));
+  file.is_signed = dicom_integer(item, DCM_PixelRepresentation, 0) == 1;
   file.has_modality_lut = item.tagExists(DCM_ModalityLUTSequence);
   if (const auto padding = dicom_numbers(item, DCM_PixelPaddingValue); !padding.empty())
     file.padding_value = padding[0];
-  const int64_t frames = integer(item, DCM_NumberOfFrames, 1);
+  const int64_t frames = dicom_integer(item, DCM_NumberOfFrames, 1);
   // Every frame is described by some bytes, compressed ones too.
-  if (frames < 1 || static_cast<uint64_t>(frames) > file_bytes)
+  if (frames < 1 || frames > kMostFrames || static_cast<uint64_t>(frames) > file_bytes)
     throw DataError(path, "NumberOfFrames is " + std::to_string(frames));
+  check_pixels(item, file, frames, file_bytes);
   read_frames(item, frames, file);
-  check_pixels(item, file, file_bytes);
+  check_places(file);
   return file;
 }
 

@@ -50,18 +50,21 @@ std::vector<char> with_own_colors(const std::vector<char>& pairs) {
 // may have changed them.
 RawPixels unpacked_pixels(const DicomFile& file, DcmItem& item) {
   const auto number = [&](const DcmTagKey& tag, int otherwise) {
-    const std::vector<double> values = dicom_numbers(item, tag);
-    return values.empty() ? otherwise : static_cast<int>(values[0]);
+    return static_cast<int>(dicom_integer(item, tag, otherwise));
   };
   RawPixels raw;
   raw.bits_allocated = number(DCM_BitsAllocated, file.bits_allocated);
   raw.bits_stored = number(DCM_BitsStored, file.bits_stored);
   raw.samples = number(DCM_SamplesPerPixel, file.samples);
   raw.is_signed = number(DCM_PixelRepresentation, 0) == 1;
+  if (raw.samples != file.samples || raw.bits_stored < 1 || raw.bits_stored > raw.bits_allocated)
+    refuse_pixels(file, "once unpacked they have other samples or bits than the header declares");
   const std::string photometric = dicom_text(item, DCM_PhotometricInterpretation);
   if (photometric == "YBR_PARTIAL_422")
     refuse_pixels(file, "colours stored as YBR_PARTIAL_422 are not understood; store RGB");
   const bool halved = photometric == "YBR_FULL_422" && raw.bits_allocated == 8;
+  if (halved && (raw.samples != 3 || file.columns % 2 != 0))
+    refuse_pixels(file, "colours shared by two pixels (YBR_FULL_422) need 3 samples and even rows");
   raw.is_ybr = (halved || photometric == "YBR_FULL") && raw.samples == 3;
   const int64_t samples_stored = sample_count(file, halved ? 2 : raw.samples);
   const auto bytes = static_cast<size_t>((samples_stored * raw.bits_allocated + 7) / 8);
@@ -73,6 +76,12 @@ RawPixels unpacked_pixels(const DicomFile& file, DcmItem& item) {
     const char* first = static_cast<const char*>(data);
     raw.bytes.assign(first, first + bytes);
   };
+  const auto require_bits = [&](int bits) {
+    if (raw.bits_allocated != bits)
+      refuse_pixels(file,
+                    "floating point of " + std::to_string(bits) + " bits, but BitsAllocated is " +
+                        std::to_string(raw.bits_allocated));
+  };
   unsigned long count = 0;
   const Float32* floats = nullptr;
   const Float64* doubles = nullptr;
@@ -80,9 +89,11 @@ RawPixels unpacked_pixels(const DicomFile& file, DcmItem& item) {
   const Uint8* octets = nullptr;
   if (item.findAndGetFloat32Array(DCM_FloatPixelData, floats, &count).good()) {
     raw.is_float = true;
+    require_bits(32);
     take(floats, count * 4);
   } else if (item.findAndGetFloat64Array(DCM_DoubleFloatPixelData, doubles, &count).good()) {
     raw.is_float = true;
+    require_bits(64);
     take(doubles, count * 8);
   } else if (raw.bits_allocated <= 8 &&
              item.findAndGetUint8Array(DCM_PixelData, octets, &count).good() && octets != nullptr) {
@@ -105,6 +116,7 @@ RawPixels unpacked_pixels(const DicomFile& file, DcmItem& item) {
   }
   // Planes to pixels.
   if (number(DCM_PlanarConfiguration, 0) == 1 && raw.samples > 1) {
+    if (raw.bits_allocated < 8) refuse_pixels(file, "colours of single bits");
     const auto width = static_cast<size_t>(raw.bits_allocated / 8);
     const auto pixels = static_cast<size_t>(file.rows * file.columns);
     const auto samples = static_cast<size_t>(raw.samples);
@@ -152,6 +164,8 @@ std::vector<std::vector<uint8_t>> compressed_frames(const DicomFile& file, DcmIt
 }
 
 RawPixels jpeg2000_pixels(const DicomFile& file, DcmItem& item) {
+  if (file.bits_allocated > 32)
+    refuse_pixels(file, "JPEG 2000 of more than 32 bits per sample is not read");
   RawPixels raw{{}, std::max(8, file.bits_allocated), 0, file.samples, file.is_signed};
   for (const auto& bytes : compressed_frames(file, item)) {
     const io::Jpeg2000Image image = [&] {
@@ -161,7 +175,7 @@ RawPixels jpeg2000_pixels(const DicomFile& file, DcmItem& item) {
         refuse_pixels(file, error.what());
       }
     }();
-    if (image.components != file.samples || image.bits > raw.bits_allocated)
+    if (image.components != file.samples || image.bits < 1 || image.bits > raw.bits_allocated)
       refuse_pixels(file,
                     "its JPEG 2000 image has " + std::to_string(image.components) +
                         " component(s) of " + std::to_string(image.bits) +
@@ -276,6 +290,9 @@ LookupTable lookup_table(const DicomFile& file,
   const std::vector<double> descriptor = dicom_numbers(item, descriptor_tag);
   if (descriptor.size() != 3)
     refuse_pixels(file, "a lookup table's descriptor is missing or has not 3 values");
+  for (const double value : descriptor)
+    if (value != std::floor(value) || std::abs(value) > 65536)
+      refuse_pixels(file, "a lookup table's descriptor does not hold whole numbers of 16 bits");
   const auto count = static_cast<size_t>(descriptor[0] == 0 ? 65536 : std::abs(descriptor[0]));
   LookupTable table;
   table.first =
@@ -342,6 +359,8 @@ at::Tensor read_dicom_pixels(const DicomFile& file) {
   if (raw.samples > 3) values = values.narrow(1, 0, 3);  // alpha
   const double largest = std::ldexp(1.0, raw.bits_stored) - 1;
   if (raw.is_ybr) values = rgb_from_ybr(values, largest);
+  if (raw.is_float && (file.photometric == "PALETTE COLOR" || file.has_modality_lut))
+    refuse_pixels(file, "a lookup table for pixels that are no integers");
   if (file.photometric == "PALETTE COLOR" && raw.samples == 1)
     return palette_colors(file, item, values);
   DcmItem* lut = nullptr;

@@ -24,6 +24,8 @@ constexpr double kEvenStep = 0.02;
 constexpr double kStraightPixels = 0.1;
 // Slices nearer than this share of the usual step lie at one place.
 constexpr double kSamePlace = 0.01;
+// Frames of one file times volumes that they belong to.
+constexpr size_t kMostDescriptions = 4'000'000;
 
 double dot(const Vector3& a, const Vector3& b) {
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
@@ -60,6 +62,26 @@ std::string group_key(const DicomFile& file, const DicomFrame& frame) {
   key += "|" + file.image_type + "|" + frame.kind;
   if (!frame.position_lps_mm || !frame.axes_lps_xy) key += "|" + file.path.string();
   return key;
+}
+
+// The frames of a file that belong together, by key and plane.
+std::vector<std::pair<std::string, std::vector<size_t>>> volumes_of(const DicomFile& file) {
+  std::vector<std::pair<std::string, std::vector<size_t>>> volumes;
+  std::map<std::string, std::vector<size_t>> by_key;  // places in `volumes`
+  for (size_t f = 0; f < file.frames.size(); ++f) {
+    const std::string key = group_key(file, file.frames[f]);
+    std::vector<size_t>& alike = by_key[key];
+    const auto at = std::find_if(alike.begin(), alike.end(), [&](size_t volume) {
+      return same_plane(file.frames[volumes[volume].second[0]], file.frames[f]);
+    });
+    if (at == alike.end()) {
+      alike.push_back(volumes.size());
+      volumes.push_back({key, {f}});
+    } else {
+      volumes[*at].second.push_back(f);
+    }
+  }
+  return volumes;
 }
 
 std::string slice_text(const DicomSeries& series, const DicomSlice& slice) {
@@ -366,15 +388,23 @@ DicomScan scan_dicom(const fs::path& path) {
                                    : "no image of a patient: modality " + file.modality));
       continue;
     }
-    for (size_t f = 0; f < file.frames.size(); ++f) {
-      const DicomFrame& frame = file.frames[f];
-      std::vector<DicomSeries>& alike = groups[group_key(file, frame)];
+    const auto volumes = volumes_of(file);
+    // Each of them keeps a copy of the file's description.
+    if (volumes.size() * file.frames.size() > kMostDescriptions) {
+      scan.left_out.push_back(file_path.string() + ": its " + std::to_string(file.frames.size()) +
+                              " frames belong to " + std::to_string(volumes.size()) +
+                              " volumes, which are too many");
+      continue;
+    }
+    for (const auto& [key, frames] : volumes) {
+      const DicomFrame& first = file.frames[frames[0]];
+      std::vector<DicomSeries>& alike = groups[key];
       auto at = std::find_if(alike.begin(), alike.end(), [&](const DicomSeries& group) {
-        return same_plane(frame_at(group, group.slices[0]), frame);
+        return same_plane(frame_at(group, group.slices[0]), first);
       });
       if (at == alike.end()) at = alike.insert(alike.end(), DicomSeries{});
-      if (at->files.empty() || at->files.back().path != file.path) at->files.push_back(file);
-      at->slices.push_back({at->files.size() - 1, f, 0});
+      at->files.push_back(file);
+      for (const size_t f : frames) at->slices.push_back({at->files.size() - 1, f, 0});
     }
   }
   for (auto& [key, alike] : groups)

@@ -15,6 +15,9 @@ namespace {
 
 using Problem = DicomSeries::Problem;
 
+// By how much mending may make a volume larger than its slices are.
+constexpr double kMostGrowth = 16;
+
 bool mends(const DicomAllowances& allowed, Problem::Kind kind) {
   return (kind == Problem::Kind::kDuplicates && allowed.duplicates) ||
          (kind == Problem::Kind::kGaps && allowed.gaps) ||
@@ -181,15 +184,23 @@ Straight straight_grid(const DicomSeries& series) {
   plan.low_y = *std::min_element(plan.dy.begin(), plan.dy.end());
   plan.low_x = *std::min_element(plan.dx.begin(), plan.dx.end());
   const auto extra = [](const std::vector<double>& shifts, double low) {
-    return static_cast<int64_t>(std::ceil(*std::max_element(shifts.begin(), shifts.end()) - low));
+    return std::ceil(*std::max_element(shifts.begin(), shifts.end()) - low);
   };
   const double length = slices.back().along_normal_mm - slices.front().along_normal_mm;
-  grid.size_zyx = {static_cast<int64_t>(std::floor(length / grid.spacing_mm_zyx[0] + 1e-3)) + 1,
-                   grid.size_zyx[1] + extra(plan.dy, plan.low_y),
-                   grid.size_zyx[2] + extra(plan.dx, plan.low_x)};
-  for (int i = 0; i < 3; ++i)
+  const double mended[] = {std::floor(length / grid.spacing_mm_zyx[0] + 1e-3) + 1,
+                           static_cast<double>(grid.size_zyx[1]) + extra(plan.dy, plan.low_y),
+                           static_cast<double>(grid.size_zyx[2]) + extra(plan.dx, plan.low_x)};
+  if (!(mended[0] * mended[1] * mended[2] <= kMostGrowth * static_cast<double>(grid.voxel_count())))
+    throw DataError(series.first_file().path.parent_path(),
+                    "series " + series.name +
+                        " lies so scattered that a volume would have more than " +
+                        std::to_string(static_cast<int>(kMostGrowth)) +
+                        " times its pixels; give the slices that belong together");
+  for (int i = 0; i < 3; ++i) {
+    grid.size_zyx[i] = static_cast<int64_t>(mended[i]);
     grid.origin_lps_mm[i] = first[i] + plan.low_y * grid.spacing_mm_zyx[1] * y[i] +
                             plan.low_x * grid.spacing_mm_zyx[2] * x[i];
+  }
   return plan;
 }
 
