@@ -47,6 +47,7 @@ void Sha256::compress(const unsigned char* block) {
 }
 
 void Sha256::update(const void* bytes, size_t count) {
+  if (count == 0) return;  // `bytes` may then be null
   const auto* in = static_cast<const unsigned char*>(bytes);
   size_t held = count_ % 64;
   count_ += count;

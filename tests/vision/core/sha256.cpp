@@ -31,6 +31,13 @@ TEST(Sha256, DoesNotDependOnHowThePiecesAreCut) {
   }
 }
 
+TEST(Sha256, TakesAnEmptyPieceThatIsNowhere) {
+  Sha256 hash;
+  hash.update("a", 1);
+  hash.update(nullptr, 0);
+  EXPECT_EQ(hash.hex_digest(), sha256("a"));
+}
+
 TEST(Sha256, ReadsFilesAndNamesMissingOnes) {
   const auto path = test::scratch_folder() / "file";
   std::ofstream(path, std::ios::binary) << "abc";
