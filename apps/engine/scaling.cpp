@@ -24,7 +24,7 @@ constexpr double kGiB = 1 << 30;
 struct Point {
   int64_t side = 0;
   Timing timing;
-  double seconds = 0;  ///< the median
+  double seconds = 0;  ///< the fastest
   double area() const { return static_cast<double>(side) * static_cast<double>(side); }
 };
 
@@ -44,14 +44,14 @@ struct AttentionInUse {
   OperatorInUse bi_wkv, wkv6;
 };
 
-/// Time grows at least with the area, and with as high a power of it as between the last points.
+/// Time grows at least with the area, at most with its square, and else as between the last points.
 double foretold_seconds(const std::vector<Point>& points, double area) {
   const Point& last = points.back();
   double power = 1;
   if (points.size() > 1) {
     const Point& before = points[points.size() - 2];
-    power = std::max(1.0,
-                     growth_exponent({before.area(), last.area()}, {before.seconds, last.seconds}));
+    power = std::clamp(
+        growth_exponent({before.area(), last.area()}, {before.seconds, last.seconds}), 1.0, 2.0);
   }
   return last.seconds * std::pow(area / last.area(), power);
 }
@@ -62,7 +62,7 @@ std::string fixed(double value, int digits) {
 
 /// Why the next point must be left out, or nothing.
 std::string obstacle(const Series& series, int64_t side, const ScalingQuestion& question) {
-  if (!series.left_out.empty()) return series.left_out.back().at("why");
+  if (!series.left_out.empty()) return "so was the size before";
   if (series.points.empty()) return "";
   const double area = static_cast<double>(side) * static_cast<double>(side);
   const double seconds = foretold_seconds(series.points, area);
@@ -102,7 +102,7 @@ void measure_side(std::vector<Series>& all, int64_t side, const ScalingQuestion&
                      throw_if_interrupted("nothing was written");
                    }});
   for (size_t i = 0; i < chosen.size(); ++i)
-    chosen[i]->points.push_back({side, timings[i], spread_of(timings[i].seconds).median});
+    chosen[i]->points.push_back({side, timings[i], spread_of(timings[i].seconds).min});
 }
 
 Json number_or_null(double value) {
@@ -191,7 +191,7 @@ std::string scaling_text(const Json& report) {
             (series.at("form") == "attention" ? ", attention in place of WKV" : "") +
             ": time grows as area^" + fixed(number(series.at("time_exponent")), 2) +
             ", memory as area^" + fixed(number(series.at("memory_exponent")), 2) + "\n";
-    for (const char* column : {"side", "runs", "ms", "+- %", "ns/pixel", "peak MiB"})
+    for (const char* column : {"side", "runs", "ms", "+- %", "least ms", "ns/pixel", "peak MiB"})
       text += text_cell(column, 10);
     text += "\n";
     for (const Json& point : series.at("points")) {
@@ -203,6 +203,7 @@ std::string scaling_text(const Json& report) {
           (number(seconds.at("high_quartile")) - number(seconds.at("low_quartile"))) * 50 / median,
           10,
           1);
+      text += number_cell(number(seconds.at("min")) * 1e3, 10, 2);
       text += number_cell(number(point.at("ns_per_pixel")), 10, 1);
       text += number_cell(number(point.at("peak_bytes")) / (1 << 20), 10, 1) + "\n";
     }

@@ -25,9 +25,10 @@ struct ScalingQuestion {
 /// {"machine": {...}, "precision", "longest_pass", "most_memory", "series": [{"name", "form": "wkv"
 ///  or "attention", "time_exponent", "memory_exponent", "points": [{"side", "pixels", "seconds":
 ///  {...}, "ns_per_pixel", "peak_bytes"}], "left_out": [{"side", "why"}]}]}
-/// An exponent e: time or memory grows as area^e, by least squares over all points but the first;
-/// null where these are fewer than two. What is left out is foretold from the points before. Can be
-/// interrupted.
+/// "ns_per_pixel" is that of the fastest run, and so are the exponents, since other programs only
+/// add time. An exponent e: time or memory grows as area^e, by least squares over all points but
+/// the first; null where these are fewer than two. What is left out is foretold from the points
+/// before. Can be interrupted.
 nlohmann::ordered_json bench_scaling(const ScalingQuestion& question);
 
 /// The same for a person.

@@ -54,6 +54,7 @@ std::string line(const std::string& name, const Json& form, const Json& bench_ca
   std::string text = name;
   text.resize(std::max<size_t>(kNameWidth, text.size()), ' ');
   text += number_cell(median * 1e3, 9, 3) + number_cell(50 * quartiles / median, 4, 0) + "%";
+  text += number_cell(seconds.at("min").get<double>() * 1e3, 9, 3);
   text += number_cell(median * 1e9 / elements, 8, 3) + number_cell(images / median, 8, 1);
   text += number_cell(bytes / median / 1e9, 7, 1);
   text += number_cell(100 * form.value("share_of_copy", kNone), 7, 0);
@@ -63,7 +64,8 @@ std::string line(const std::string& name, const Json& form, const Json& bench_ca
 
 std::string header_line() {
   std::string text(kNameWidth, ' ');
-  text += text_cell("ms", 9) + text_cell("+-", 5) + text_cell("ns/elem", 8);
+  text +=
+      text_cell("ms", 9) + text_cell("+-", 5) + text_cell("least ms", 9) + text_cell("ns/elem", 8);
   text += text_cell("images/s", 8) + text_cell("GB/s", 7) + text_cell("% limit", 7);
   return text + text_cell("peak MiB", 8) + text_cell("x ours", 7) + "\n";
 }
