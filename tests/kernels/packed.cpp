@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/packed/packed_local_block.h"
+#include "kernels/packed/packed_mix.h"
 #include "tests/support/deviation.h"
 
 namespace vireo {
@@ -25,6 +26,10 @@ at::Tensor finished(const at::Tensor& x, Finish finish) {
       return at::sigmoid(x);
   }
   return x;
+}
+
+at::Tensor precise(const at::Tensor& x) {
+  return x.to(at::kDouble);
 }
 
 /// Numbers that bfloat16 holds exactly, so that products lose nothing but the sums' last digits.
@@ -129,7 +134,6 @@ void compare(const BlockCase& c) {
   parts.skip = c.skip;
   const PackedLocalBlock block(parts, Arithmetic::kFloat32);
 
-  const auto precise = [](const at::Tensor& a) { return a.to(at::kDouble); };
   at::Tensor h = precise(x);
   if (c.in > 0) h = at::relu(at::linear(h, precise(expand), precise(expand_bias)));
   h = h.permute({0, 3, 1, 2});
@@ -188,6 +192,120 @@ TEST(PackedLocalBlock, RefusesWhatDoesNotFit) {
   parts.stride = 1;
   const PackedLocalBlock block(parts, Arithmetic::kFloat32);
   EXPECT_ANY_THROW(block(at::ones({1, 4, 4, 7})));
+}
+
+PackedNorm norm_of(int64_t channels) {
+  return {at::randn({channels}), at::randn({channels}), 1e-5};
+}
+
+at::Tensor normed(const at::Tensor& x, const PackedNorm& norm) {
+  if (!norm.defined()) return x;
+  return at::layer_norm(x, {x.size(-1)}, precise(norm.weight), precise(norm.bias), norm.eps);
+}
+
+struct MixCase {
+  int64_t batch, height, width, channels;
+};
+constexpr MixCase kMixCases[] = {{1, 1, 1, 5}, {2, 9, 31, 20}, {3, 14, 14, 48}, {1, 4, 2, 17}};
+
+/// The mixes of tokens with their shifted neighbours, in double precision.
+std::vector<at::Tensor> mixed(const at::Tensor& x, const at::Tensor& mixes, const MixCase& c) {
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& mix : mixes.unbind(0)) rows.push_back(precise(mix));
+  return q_shift_mix(precise(x), rows, c.height, c.width);
+}
+
+TEST(PackedTokenMix, EqualsItsPartsInDoublePrecision) {
+  for (const MixCase& c : kMixCases) {
+    const at::Tensor x = at::randn({c.batch, c.height * c.width, c.channels});
+    const at::Tensor mixes = at::rand({3, c.channels});
+    std::vector<at::Tensor> weights;
+    std::vector<PackedLinear> layers;
+    for (const int64_t outer : {c.channels, int64_t{7}, int64_t{33}}) {
+      weights.push_back(at::randn({outer, c.channels}));
+      layers.emplace_back(weights.back(), at::Tensor(), Arithmetic::kFloat32);
+    }
+    const auto found = packed_token_mix(
+        x, mixes, {&layers[0], &layers[1], &layers[2]}, c.height, c.width, QShift{});
+    const auto shifted = mixed(x, mixes, c);
+    for (size_t m = 0; m < 3; ++m)
+      EXPECT_LE(deviation(found[m], at::linear(shifted[m], precise(weights[m]))), 2e-6);
+  }
+}
+
+TEST(PackedReadout, EqualsItsPartsInDoublePrecision) {
+  for (const MixCase& c : kMixCases)
+    for (const bool norms : {false, true}) {
+      const std::vector<int64_t> shape = {c.batch, c.height * c.width, c.channels};
+      const at::Tensor y = at::randn(shape), gate = at::randn(shape), added = at::randn(shape);
+      const at::Tensor weight = at::randn({c.channels, c.channels});
+      const PackedLinear layer(weight, {}, Arithmetic::kFloat32);
+      const PackedNorm norm = norms ? norm_of(c.channels) : PackedNorm{};
+      const PackedNorm last = norms ? norm_of(c.channels) : PackedNorm{};
+      const at::Tensor expected =
+          normed(at::linear(normed(precise(y), norm) * gate, precise(weight)), last);
+      EXPECT_LE(deviation(packed_readout(y, norm, gate, layer, last, {}), expected), 5e-6);
+      EXPECT_LE(deviation(packed_readout(y, norm, gate, layer, last, added), expected + added),
+                5e-6);
+    }
+}
+
+TEST(PackedChannelMix, EqualsItsPartsInDoublePrecision) {
+  for (const MixCase& c : kMixCases)
+    for (const bool norms : {false, true}) {
+      const at::Tensor x = at::randn({c.batch, c.height * c.width, c.channels});
+      const at::Tensor added = at::randn(x.sizes());
+      const int64_t wide = 3 * c.channels;
+      const at::Tensor key = at::randn({wide, c.channels}) / c.channels;
+      const at::Tensor receptance = at::randn({c.channels, c.channels}) / c.channels;
+      const at::Tensor value = at::randn({c.channels, wide}) / wide;
+      PackedChannelMix mix;
+      mix.mixes = at::rand({2, c.channels});
+      mix.key = {key, {}, Arithmetic::kFloat32, Finish::kReluSquared};
+      mix.receptance = {receptance, {}, Arithmetic::kFloat32, Finish::kSigmoid};
+      mix.value = {value, {}, Arithmetic::kFloat32};
+      if (norms) {
+        mix.norm = norm_of(wide);
+        mix.last = norm_of(c.channels);
+      }
+      const auto shifted = mixed(x, mix.mixes, c);
+      const at::Tensor hidden =
+          normed(at::relu(at::linear(shifted[0], precise(key))).square(), mix.norm);
+      const at::Tensor expected =
+          normed(at::linear(hidden, precise(value)) *
+                     at::sigmoid(at::linear(shifted[1], precise(receptance))),
+                 mix.last);
+      EXPECT_LE(deviation(mix(x, c.height, c.width, added), expected + added), 5e-6);
+      EXPECT_LE(deviation(mix(x, c.height, c.width, {}), expected), 5e-6);
+    }
+}
+
+TEST(PackedMix, DoesNotDependOnTheNumberOfThreads) {
+  const int64_t channels = 40, side = 21;
+  PackedChannelMix mix;
+  mix.mixes = at::rand({2, channels});
+  mix.key = {at::randn({80, channels}), {}, Arithmetic::kInt8, Finish::kReluSquared};
+  mix.receptance = {at::randn({channels, channels}), {}, Arithmetic::kInt8, Finish::kSigmoid};
+  mix.value = {at::randn({channels, 80}), {}, Arithmetic::kInt8};
+  mix.norm = norm_of(80);
+  const at::Tensor x = at::randn({3, side * side, channels}).to(at::kBFloat16);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor one = mix(x, side, side, x);
+  for (const int count : {2, 3, 5}) {
+    at::set_num_threads(count);
+    EXPECT_TRUE(at::equal(mix(x, side, side, x), one));
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(PackedMix, RefusesWhatDoesNotFit) {
+  const PackedLinear layer(at::ones({4, 4}), {}, Arithmetic::kFloat32);
+  const at::Tensor x = at::ones({1, 6, 4}), mixes = at::ones({1, 4});
+  EXPECT_ANY_THROW(packed_token_mix(x, mixes, {&layer}, 2, 2, QShift{}));
+  EXPECT_ANY_THROW(packed_token_mix(x, mixes, {&layer, &layer}, 2, 3, QShift{}));
+  EXPECT_ANY_THROW(packed_readout(x, {}, at::ones({1, 5, 4}), layer, {}, {}));
+  EXPECT_ANY_THROW(packed_readout(x, {}, x, layer, {}, at::ones({1, 6, 5})));
 }
 
 }  // namespace
