@@ -10,6 +10,7 @@
 
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo {
 namespace {
@@ -193,8 +194,8 @@ PicturePreprocessing PicturePreprocessing::from_json(const nlohmann::json& json,
   PicturePreprocessing p;
   std::string filter, normalization;
   try {
-    p.size_yx = json.at("size_yx").get<std::array<int64_t, 2>>();
-    p.short_side = json.at("short_side").get<int64_t>();
+    p.size_yx = whole_numbers(json.at("size_yx")).get<std::array<int64_t, 2>>();
+    p.short_side = whole_numbers(json.at("short_side")).get<int64_t>();
     filter = json.at("filter").get<std::string>();
     normalization = json.value("normalization", "data");
     p.mean = json.at("mean").get<std::vector<double>>();

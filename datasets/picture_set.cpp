@@ -235,11 +235,11 @@ PictureSet open_picture_cache(const fs::path& folder, PictureDecoder decode) {
     set.name = manifest.at("name").get<std::string>();
     set.class_names = manifest.at("classes").get<std::vector<std::string>>();
     set.multi_label = manifest.at("multi_label").get<bool>();
-    set.channels = manifest.at("channels").get<int64_t>();
+    set.channels = whole_numbers(manifest.at("channels")).get<int64_t>();
     set.mean = manifest.at("mean").get<std::vector<double>>();
     set.sd = manifest.at("sd").get<std::vector<double>>();
     decoded = manifest.at("decoded").get<bool>();
-    shards = manifest.at("shards").get<int64_t>();
+    shards = whole_numbers(manifest.at("shards")).get<int64_t>();
     files = manifest.at("folder").get<std::string>();
     depth = manifest.at("depth").get<std::string>();
   } catch (const json::exception&) {

@@ -9,6 +9,7 @@
 
 #include "datasets/prepared_slices.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/transforms/resample.h"
 
 namespace vireo {
@@ -62,7 +63,10 @@ class Fields {
   template <typename T>
   T get(const char* name) const {
     try {
-      return object_.at(name).get<T>();
+      if constexpr (std::is_same_v<T, int64_t>)
+        return whole_numbers(object_.at(name)).get<T>();
+      else
+        return object_.at(name).get<T>();
     } catch (const json::exception&) {
       throw DataError(source_, "field \"" + where_ + name + "\" is missing or of a wrong type");
     }

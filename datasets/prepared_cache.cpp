@@ -106,7 +106,7 @@ PreparedCache PreparedCache::open(const fs::path& folder, bool verify_checksums)
       if (name.empty() || name.find('/') != std::string::npos)
         broken(path, "lists the impossible case name \"" + name + "\"");
       state->names.push_back(name);
-      state->files[name] = {entry.at("bytes").get<uint64_t>(),
+      state->files[name] = {whole_numbers(entry.at("bytes")).get<uint64_t>(),
                             entry.at("sha256").get<std::string>()};
     }
   } catch (const json::exception&) {
@@ -151,9 +151,9 @@ CachedCase PreparedCache::load(const std::string& case_name) const {
     const json description = parse_json(file.metadata().at("case"), file.path());
     result.geometry = geometry_from_json(description.at("geometry"), source);
     result.native = geometry_from_json(description.at("native"), source);
-    result.axis_order = description.at("axis_order").get<std::array<int, 3>>();
+    result.axis_order = whole_numbers(description.at("axis_order")).get<std::array<int, 3>>();
     result.slices_of_class =
-        description.at("slices_of_class").get<std::vector<std::vector<int64_t>>>();
+        whole_numbers(description.at("slices_of_class")).get<std::vector<std::vector<int64_t>>>();
   } catch (const json::exception&) {
     broken(file.path(), "its description is broken");
   }

@@ -24,11 +24,12 @@ const std::string& metadata_entry(const Checkpoint& checkpoint,
 std::shared_ptr<Model> network_of(const Checkpoint& checkpoint, const std::filesystem::path& path) {
   std::shared_ptr<Model> model;
   try {
-    const auto shape = nlohmann::json::parse(metadata_entry(checkpoint, "model_shape", path));
+    const auto shape = parse_json(metadata_entry(checkpoint, "model_shape", path), path);
     ConfigTable table = ConfigTable::from_text(metadata_entry(checkpoint, "model", path),
                                                path.string() + " (model)");
-    model = create_model(
-        table, {shape.at("input_channels").get<int64_t>(), shape.at("class_count").get<int64_t>()});
+    model = create_model(table,
+                         {whole_numbers(shape.at("input_channels")).get<int64_t>(),
+                          whole_numbers(shape.at("class_count")).get<int64_t>()});
   } catch (const nlohmann::json::exception& error) {
     throw DataError(path, std::string("has broken metadata: ") + error.what());
   }
@@ -45,8 +46,8 @@ TrainedModel load_trained_model(const std::filesystem::path& path) {
   try {
     const auto json = [&](const std::string& key) { return parse_json(text(key), path); };
     trained.preparation = Preparation::from_json(json("preparation"), path.string());
-    trained.window_yx = json("window_yx").get<std::array<int64_t, 2>>();
-    trained.neighbours = json("neighbours").get<int64_t>();
+    trained.window_yx = whole_numbers(json("window_yx")).get<std::array<int64_t, 2>>();
+    trained.neighbours = whole_numbers(json("neighbours")).get<int64_t>();
     trained.mirrored_yx = json("mirrored_yx").get<std::array<bool, 2>>();
     trained.config_toml = text("config");
   } catch (const nlohmann::json::exception& error) {

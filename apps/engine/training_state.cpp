@@ -42,21 +42,21 @@ TrainingState TrainingState::from_text(const std::string& text, const fs::path& 
   TrainingState s;
   try {
     const json j = parse_json(text, source);
-    j.at("iteration").get_to(s.iteration);
-    j.at("epoch").get_to(s.epoch);
+    whole_numbers(j.at("iteration")).get_to(s.iteration);
+    whole_numbers(j.at("epoch")).get_to(s.epoch);
     j.at("seconds").get_to(s.seconds);
     j.at("waiting_seconds").get_to(s.waiting_seconds);
     // JSON has no NaN: it is stored as null.
     s.best_score = j.at("best_score").is_null() ? std::numeric_limits<double>::quiet_NaN()
                                                 : j.at("best_score").get<double>();
-    j.at("best_epoch").get_to(s.best_epoch);
+    whole_numbers(j.at("best_epoch")).get_to(s.best_epoch);
     j.at("learning_rate").get_to(s.learning_rate);
     j.at("finished").get_to(s.finished);
     j.at("loss_sum").get_to(s.loss_sum);
     j.at("norm_sum").get_to(s.norm_sum);
     j.at("epoch_seconds").get_to(s.epoch_seconds);
-    j.at("good_steps").get_to(s.good_steps);
-    j.at("skipped_steps").get_to(s.skipped_steps);
+    whole_numbers(j.at("good_steps")).get_to(s.good_steps);
+    whole_numbers(j.at("skipped_steps")).get_to(s.skipped_steps);
     s.history = j.at("history");
   } catch (const json::exception& error) {
     throw DataError(source, std::string("has a broken training state: ") + error.what());

@@ -122,6 +122,9 @@ TEST(PreparedCache, RefusesManifestsOfOtherKinds) {
   EXPECT_THAT(with("format", 1), HasSubstr("is not the manifest of a prepared cache"));
   EXPECT_THAT(with("cases", 7), HasSubstr("cache.json"));
   EXPECT_THAT(with("inputs", 1), "accepted");
+  auto cases = manifest["cases"];
+  cases[0]["bytes"] = 1e300;
+  EXPECT_THAT(with("cases", cases), HasSubstr("lacks its list of cases"));
   EXPECT_EQ(cached_inputs(folder), "");
   manifest["cases"][0]["name"] = "../outside";
   EXPECT_THAT(with("version", 1), HasSubstr("impossible case name \"../outside\""));

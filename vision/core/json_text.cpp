@@ -1,6 +1,8 @@
 #include "vision/core/json_text.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 
@@ -63,6 +65,19 @@ std::string json_text(const nlohmann::json& value, const std::string& field) {
   if (!value.is_object()) return "";
   const auto found = value.find(field);
   return found != value.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+const nlohmann::json& whole_numbers(const nlohmann::json& value) {
+  if (value.is_array()) {
+    for (const auto& part : value) whole_numbers(part);
+    return value;
+  }
+  const bool fits = value.is_number_integer() &&
+                    (!value.is_number_unsigned() || std::in_range<int64_t>(value.get<uint64_t>()));
+  if (!fits)
+    throw nlohmann::json::type_error::create(
+        302, "a whole number was expected, found " + value.dump(), &value);
+  return value;
 }
 
 }  // namespace vireo

@@ -24,4 +24,9 @@ nlohmann::ordered_json parse_ordered_json(std::string_view text,
 /// The text of a field; empty when `value` is no object, lacks the field or holds no text there.
 std::string json_text(const nlohmann::json& value, const std::string& field);
 
+/// `value` itself, a number or lists of numbers. Throws nlohmann's type_error unless all of them
+/// are whole and fit into int64: the library would cut off what stands behind the point, and make
+/// anything of what is too large.
+const nlohmann::json& whole_numbers(const nlohmann::json& value);
+
 }  // namespace vireo

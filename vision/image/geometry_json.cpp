@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo {
 namespace {
@@ -12,7 +13,10 @@ namespace {
 template <typename T>
 T field(const nlohmann::json& json, const char* name, const std::string& source) {
   try {
-    return json.at(name).get<T>();
+    if constexpr (std::is_same_v<T, std::array<int64_t, 3>>)
+      return whole_numbers(json.at(name)).get<T>();
+    else
+      return json.at(name).get<T>();
   } catch (const nlohmann::json::exception&) {
     throw DataError(source, std::string("field \"") + name + "\" of a grid is missing or wrong");
   }

@@ -32,6 +32,14 @@ TEST(JsonText, RefusesNestingThatTheStackCouldNotHold) {
   EXPECT_THAT(message_of([&] { parse_ordered_json(deep, "a.json"); }), HasSubstr("nested 1000000"));
 }
 
+TEST(JsonText, TakesWholeNumbersAlone) {
+  const auto whole = [](const char* text) { whole_numbers(parse_json(text, "a.json")); };
+  EXPECT_NO_THROW(whole("[[1, -9223372036854775808], [], 9223372036854775807]"));
+  for (const char* text :
+       {"1.0", "1e300", "9223372036854775808", "[1, [2.5]]", "\"1\"", "null", "{}"})
+    EXPECT_THROW(whole(text), nlohmann::json::type_error) << text;
+}
+
 TEST(JsonText, GivesNoTextWhereThereIsNone) {
   const auto object = parse_json(R"({"name": "liver", "version": 3})", "a.json");
   EXPECT_EQ(json_text(object, "name"), "liver");
