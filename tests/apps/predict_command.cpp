@@ -271,9 +271,9 @@ TEST_F(PredictCommand, KeepsALongScanBelowItsEstimateAndTheLimit) {
     EXPECT_LT(estimate, (int64_t{512} << 20) + 4 * 24 * kDepth * kSide * kSide);
     return estimate;
   };
-  const int64_t plenty = expect_kept(run("free", "--batch-memory 0.25"));
-  const int64_t less = expect_kept(run("tight", "--max-memory 0.75"));
-  EXPECT_LE(less, int64_t{768} << 20);
+  const int64_t plenty = expect_kept(run("free", ""));
+  const int64_t less = expect_kept(run("tight", "--max-memory 0.625"));
+  EXPECT_LE(less, int64_t{640} << 20);
   EXPECT_LT(less, plenty);
   EXPECT_TRUE(at::equal(read_labels(folder_ / "free/long.nii.gz").values,
                         read_labels(folder_ / "tight/long.nii.gz").values));
