@@ -100,7 +100,22 @@ StoredType type_of(const fs::path& path, int depth) {
   }
 }
 
+// Whether the content begins as one of the formats that are read. OpenCV would hand others to
+// libraries of which GDCM, in Debian's build, ends the program where it does not like a file.
+bool begins_as_picture(const std::string& bytes) {
+  using namespace std::string_literals;
+  for (const std::string& start :
+       {"\x89PNG"s, "\xff\xd8"s, "II*\0"s, "MM\0*"s, "II+\0"s, "MM\0+"s, "BM"s})
+    if (bytes.starts_with(start)) return true;
+  return false;
+}
+
 cv::Mat decode(const fs::path& path, const std::string& bytes, int flags) {
+  if (!begins_as_picture(bytes))
+    throw DataError(path,
+                    "cannot be decoded as a " + image_extension(path).substr(1) +
+                        " picture: it begins as no PNG, JPEG, TIFF or BMP file. Is it another "
+                        "format under this name?");
   cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
   cv::Mat picture;
   try {

@@ -167,6 +167,12 @@ TEST(Picture, HeaderTellsSizeAndChannels) {
   EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 6, 9));
 }
 
+TEST(PictureRefuses, DicomUnderAPicturesName) {
+  const fs::path path = test::scratch_folder() / "scan.png";
+  write_text_atomically(path, std::string(128, '\0') + "DICM\2");
+  EXPECT_THAT(refusal(path), HasSubstr("begins as no PNG, JPEG, TIFF or BMP file"));
+}
+
 TEST(PictureRefuses, WhatIsCutOffOrDamaged) {
   const fs::path folder = test::scratch_folder();
   const at::Tensor noise = at::randint(0, 256, {3, 1, 40, 40}).to(at::kByte);
