@@ -7,10 +7,10 @@
 
 #include "apps/engine/classification_report.h"
 #include "apps/engine/classified.h"
-#include "apps/engine/prediction_memory.h"
 #include "apps/engine/training_config.h"
 #include "datasets/picture_reader.h"
 #include "datasets/prepare_pictures.h"
+#include "kernels/process_memory.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 

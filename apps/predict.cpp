@@ -15,6 +15,7 @@
 #include "apps/engine/trained_model.h"
 #include "apps/pictures.h"
 #include "apps/verbs.h"
+#include "kernels/process_memory.h"
 #include "models/cost.h"
 #include "models/inference.h"
 #include "vision/core/error.h"

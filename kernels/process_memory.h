@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 
 #include <c10/core/Device.h>
@@ -26,7 +27,17 @@ class PeakMemory {
   std::optional<int64_t> before_;
 };
 
-/// Memory that programs can still take without swapping, in bytes (Linux), or of a CUDA device.
-std::optional<int64_t> available_memory(c10::Device device);
+/// Highest resident memory of this process so far, and what it is now, in bytes.
+int64_t peak_memory_bytes();
+int64_t resident_memory_bytes();
+
+/// Memory that this process can still take without driving others out: the machine's
+/// (MemAvailable), its control group's (version 1 or 2, and the groups above) and its own limits',
+/// whichever is least. Both folders are for tests.
+int64_t available_memory_bytes(const std::filesystem::path& proc = "/proc",
+                               const std::filesystem::path& cgroups = "/sys/fs/cgroup");
+
+/// The same, or what is free on a CUDA device.
+int64_t available_memory(c10::Device device);
 
 }  // namespace vireo

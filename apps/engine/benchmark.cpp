@@ -18,6 +18,7 @@
 #include "vision/core/config_table.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/losses/cross_entropy_dice.h"
 
 namespace vireo {
@@ -51,10 +52,9 @@ BenchNetwork open_checkpoint(const fs::path& path) {
   const auto window = checkpoint.metadata.find("window_yx");
   const auto picture = checkpoint.metadata.find("picture");
   if (window != checkpoint.metadata.end())
-    take_size(nlohmann::json::parse(window->second), network);
+    take_size(parse_json(window->second, path), network);
   else if (picture != checkpoint.metadata.end())
-    take_size(nlohmann::json::parse(picture->second).value("size_yx", std::vector<int64_t>{}),
-              network);
+    take_size(parse_json(picture->second, path).value("size_yx", std::vector<int64_t>{}), network);
   return network;
 }
 

@@ -15,6 +15,7 @@
 #include "apps/engine/preview.h"
 #include "apps/engine/probability_file.h"
 #include "datasets/prepared_slices.h"
+#include "kernels/process_memory.h"
 #include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -51,16 +50,6 @@ MemoryPlan plan_memory(const std::vector<TrainedModel>& models,
                        const InferenceOptions& inference,
                        int64_t program_bytes,
                        int64_t allowed_bytes);
-
-/// Highest resident memory of this process so far, and what it is now, in bytes.
-int64_t peak_memory_bytes();
-int64_t resident_memory_bytes();
-
-/// Memory that this process can still take without driving others out: the machine's
-/// (MemAvailable), its control group's (version 1 or 2, and the groups above) and its own limits',
-/// whichever is least. Both folders are for tests.
-int64_t available_memory_bytes(const std::filesystem::path& proc = "/proc",
-                               const std::filesystem::path& cgroups = "/sys/fs/cgroup");
 
 /// "512 MiB", "1.7 GiB".
 std::string memory_text(int64_t bytes);

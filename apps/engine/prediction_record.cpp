@@ -5,7 +5,7 @@
 #include <ctime>
 #include <utility>
 
-#include "apps/engine/prediction_memory.h"
+#include "kernels/process_memory.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/json_text.h"
 #include "vision/core/log.h"

@@ -154,10 +154,7 @@ double growth_exponent(const std::vector<double>& x, const std::vector<double>& 
 Json bench_scaling(const ScalingQuestion& asked) {
   const InterruptGuard guard;
   ScalingQuestion question = asked;
-  if (question.most_memory == 0) {
-    const auto free = available_memory(question.device);
-    question.most_memory = free ? *free / 10 * 9 : std::numeric_limits<int64_t>::max();
-  }
+  if (question.most_memory == 0) question.most_memory = available_memory(question.device) / 10 * 9;
   std::vector<Series> all;
   for (const BenchNetwork& network : question.networks) {
     const NetworkPasses passes(network, question.device);

@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "apps/engine/prediction_memory.h"
+#include "kernels/process_memory.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kernels/process_memory.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/test_data.h"
 
