@@ -8,8 +8,8 @@
 
 #include "kernels/cpu_rows.h"
 #include "kernels/packed/norm_rows.h"
+#include "kernels/shift/shift_mix_job.h"
 #include "kernels/shift/shift_ops.h"
-#include "kernels/shift/shift_plan.h"
 #include "kernels/shift/shift_rows.h"
 
 namespace vireo {
@@ -101,18 +101,9 @@ class Mixer {
         int64_t height,
         int64_t width,
         const QShift& shift)
-      : x_(x), rows_(functions_of(table(), x.scalar_type())) {
-    check_q_shift_mix(x, mixes, height, width, shift);
-    for (const ShiftSegment& s : shift_segments(x.size(2), shift))
-      segments_.push_back({s.begin, s.end, s.dx, s.dy});
-    job_ = {height,
-            width,
-            x.size(2),
-            segments_.data(),
-            static_cast<int64_t>(segments_.size()),
-            static_cast<int>(mixes.size(0)),
-            mixes.const_data_ptr()};
-  }
+      : x_(x),
+        rows_(functions_of(table(), x.scalar_type())),
+        plan_(x, mixes, height, width, shift) {}
 
   /// Rows [first, first + count) of all images; out[m] takes `count` rows, contiguous.
   void run(int64_t first, int64_t count, const std::vector<at::Tensor>& out) const {
@@ -122,7 +113,7 @@ class Mixer {
     // The loops write from the image's first token on.
     for (size_t m = 0; m < out.size(); ++m)
       to[m] = static_cast<char*>(out[m].mutable_data_ptr()) - token * row;
-    rows_.forward(job_,
+    rows_.forward(plan_.job,
                   static_cast<const char*>(x_.const_data_ptr()) + (first - token) * row,
                   to,
                   token,
@@ -136,8 +127,7 @@ class Mixer {
 
   const at::Tensor& x_;
   const shift_rows::Functions& rows_;
-  std::vector<shift_rows::Segment> segments_;
-  shift_rows::Job job_{};
+  ShiftMixJob plan_;
 };
 
 }  // namespace
@@ -152,6 +142,7 @@ std::vector<at::Tensor> packed_token_mix(const at::Tensor& x_in,
   const int64_t images = x.size(0), tokens = x.size(1), channels = x.size(2);
   TORCH_CHECK(static_cast<int64_t>(layers.size()) == mixes.size(0),
               "packed_token_mix: one layer per mix");
+  check_q_shift_mix(x, mixes, height, width, shift);
   const Mixer mixer(x, mixes, height, width, shift);
   std::vector<at::Tensor> wide(layers.size()), y;
   std::vector<linear_rows::Job> jobs;
@@ -213,6 +204,7 @@ at::Tensor PackedChannelMix::operator()(const at::Tensor& x_in,
                   (!added.defined() ||
                    (added.sizes() == out.sizes() && added.scalar_type() == out.scalar_type())),
               "PackedChannelMix: the operands do not fit");
+  check_q_shift_mix(x, mixes, height, width, shift);
   const Mixer mixer(x, mixes, height, width, shift);
   at::Tensor wide[3];
   const linear_rows::Job to_hidden = key.job(wide[0]), to_gate = receptance.job(wide[1]),

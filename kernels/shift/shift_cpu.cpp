@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "kernels/cpu_rows.h"
+#include "kernels/shift/shift_mix_job.h"
 #include "kernels/shift/shift_ops.h"
 #include "kernels/shift/shift_plan.h"
 #include "kernels/shift/shift_rows.h"
@@ -62,28 +63,6 @@ at::Tensor q_shift_cpu(const at::Tensor& x_in,
   return y;
 }
 
-/// What both directions of the fused operator need.
-struct Plan {
-  std::vector<shift_rows::Segment> segments;
-  shift_rows::Job job;
-
-  Plan(const at::Tensor& x,
-       const at::Tensor& mixes,
-       int64_t height,
-       int64_t width,
-       const QShift& shift) {
-    for (const ShiftSegment& s : shift_segments(x.size(2), shift))
-      segments.push_back({s.begin, s.end, s.dx, s.dy});
-    job = {height,
-           width,
-           x.size(2),
-           segments.data(),
-           static_cast<int64_t>(segments.size()),
-           static_cast<int>(mixes.size(0)),
-           mixes.const_data_ptr()};
-  }
-};
-
 std::vector<at::Tensor> q_shift_mix_cpu(const at::Tensor& x_in,
                                         const at::Tensor& mixes_in,
                                         int64_t height,
@@ -98,7 +77,7 @@ std::vector<at::Tensor> q_shift_mix_cpu(const at::Tensor& x_in,
   std::vector<at::Tensor> out;
   for (int64_t m = 0; m < mixes.size(0); ++m) out.push_back(at::empty(x.sizes(), x.options()));
   if (x.numel() == 0) return out;
-  const Plan plan(x, mixes, height, width, shift);
+  const ShiftMixJob plan(x, mixes, height, width, shift);
   const shift_rows::Functions& rows = shift_functions(x.scalar_type());
   const int64_t tokens = x.size(1), image_bytes = tokens * x.size(2) * x.element_size();
   const int64_t grain = std::max<int64_t>(1, kGrain / x.size(2));
@@ -151,7 +130,7 @@ std::tuple<at::Tensor, at::Tensor> q_shift_mix_backward_cpu(const at::Tensor& x_
   at::Tensor gmixes = at::zeros(mixes.sizes(), mixes.options());
   if (x.numel() == 0) return {gx, gmixes};
 
-  const Plan plan(x, mixes, height, width, shift);
+  const ShiftMixJob plan(x, mixes, height, width, shift);
   const shift_rows::Functions& rows = shift_functions(x.scalar_type());
   const int64_t tokens = x.size(1), image_bytes = tokens * x.size(2) * x.element_size();
   const int64_t blocks = (tokens + kBlock - 1) / kBlock;
