@@ -55,6 +55,29 @@ TEST(ConfigTable, RefusesTablesNestedDeeperThanTheStack) {
               HasSubstr("--set:1:1: a name with more than"));
 }
 
+TEST(ConfigTable, RefusesCharactersBeyondAsciiOutsideOfQuotes) {
+  for (const std::string text : {"a = 1\n  é = 2\n", "a = 1\n  \xEF\xB3\xBF\n", "a = 1\n  \xFF"})
+    EXPECT_THAT(message_of([&] { ConfigTable::from_text(text, "run.toml"); }),
+                HasSubstr("run.toml:2:3: not valid TOML: a character beyond ASCII"))
+        << text;
+  auto config = ConfigTable::from_text(
+      "\xEF\xBB\xBF# größe"
+      R"(
+'é' = "\"ü"
+b = """x
+ß"""""
+c = '''ñ'''''
+d = ['''y'''', 'å'] # å
+)",
+      "run.toml",
+      {"e=/données"});
+  EXPECT_EQ(config.text("é"), "\"ü");
+  EXPECT_EQ(config.text("b"), "x\nß\"\"");
+  EXPECT_EQ(config.text("c"), "ñ''");
+  EXPECT_EQ(config.texts("d", {}), (std::vector<std::string>{"y'", "å"}));
+  EXPECT_EQ(config.text("e"), "/données");
+}
+
 TEST(ConfigTable, NamesALongUnknownKeyWithoutComparingItAtLength) {
   auto config = ConfigTable::from_text(std::string(8'000'000, 'a') + " = 1", "run.toml");
   for (const char* known : {"epochs", "seed", "fold", "device"}) config.integer(known, 1);
