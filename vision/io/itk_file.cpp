@@ -151,20 +151,27 @@ size_t bytes_at_hand(const fs::path& path) {
   return bytes;
 }
 
-// MetaIO takes a compressed .mha that is cut off for whole; its header says how long it must be.
-void check_local_bytes(const fs::path& path) {
-  if (image_extension(path) != ".mha") return;
+// What MetaIO takes as its header has it: a number of dimensions beyond its own ten keeps it busy
+// for seconds, and a compressed .mha that is cut off passes for whole.
+void check_meta_header(const fs::path& path) {
+  const std::string extension = image_extension(path);
+  if (extension != ".mha" && extension != ".mhd") return;
   std::ifstream in(path, std::ios::binary);
   std::string line;
   int64_t compressed = -1;
   for (int lines = 0; lines < 1000 && std::getline(in, line); ++lines) {
-    const size_t equals = line.find('=');
-    if (equals == std::string::npos) return;
-    if (line.starts_with("CompressedDataSize"))
-      compressed = std::strtoll(line.c_str() + equals + 1, nullptr, 10);
+    const size_t separator = line.find_first_of("=:");
+    if (separator == std::string::npos) continue;
+    const char* value = line.c_str() + separator + 1;
+    if (line.starts_with("CompressedDataSize")) compressed = std::strtoll(value, nullptr, 10);
+    if (line.find("NDims") < separator) {
+      const double dimensions = std::strtod(value, nullptr);
+      if (!(dimensions >= 1 && dimensions <= 10))
+        throw DataError(path, "its header's NDims is no number from 1 to 10");
+    }
     if (!line.starts_with("ElementDataFile")) continue;
     const auto held = static_cast<int64_t>(fs::file_size(path)) - in.tellg();
-    if (compressed >= 0 && held < compressed)
+    if (extension == ".mha" && compressed >= 0 && held < compressed)
       throw DataError(path,
                       "is cut off: it holds " + std::to_string(held) +
                           " bytes of compressed voxels, and its header declares " +
@@ -177,11 +184,11 @@ itk::ImageIOBase::Pointer open(const fs::path& path) {
   std::error_code failed;
   if (!fs::exists(path, failed)) throw DataError(path, "does not exist");
   if (fs::file_size(path, failed) == 0 || failed) throw DataError(path, "is empty or not a file");
+  check_meta_header(path);
   auto io = format_of(path);
   io->SetFileName(path.string());
   if (!io->CanReadFile(path.c_str()))
     throw DataError(path, "is not a file of the kind that its name says, or its header is broken");
-  check_local_bytes(path);
   io->ReadImageInformation();
   return io;
 }

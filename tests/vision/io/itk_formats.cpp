@@ -79,6 +79,10 @@ TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {
       << "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = False\n"
          "DimSize = 30000 30000 30000\nElementType = MET_FLOAT\nElementDataFile = LOCAL\nabc";
   EXPECT_THAT(refusal(folder / "huge.mha"), HasSubstr("which the file cannot hold"));
+  std::ofstream(folder / "deep.mha", std::ios::binary)
+      << "ObjectType = Image\nNDims = 01111111111111\nBinaryData = True\nCompressedData = False\n"
+         "DimSize = 3 3 3\nElementType = MET_FLOAT\nElementDataFile = LOCAL\nabc";
+  EXPECT_THAT(refusal(folder / "deep.mha"), HasSubstr("NDims is no number from 1 to 10"));
 }
 
 }  // namespace
