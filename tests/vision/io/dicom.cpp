@@ -7,12 +7,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <zlib.h>
 
 #include "tests/support/made_dicom.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/io/dicom/dicom_file.h"
 #include "vision/io/dicom/dicom_series.h"
 #include "vision/io/image_file.h"
 
@@ -239,6 +241,46 @@ TEST(DicomFile, KeepsSignsMasksUnusedBitsAndTurnsMonochrome1Round) {
   test::write_slice(path, slice, EXS_DeflatedLittleEndianExplicit);
   EXPECT_TRUE(
       at::equal(read_image(path).values.flatten(), at::tensor({4095.f, 4094.f, 0.f, 4094.f})));
+}
+
+TEST(DicomFile, RefusesDeflatedElementsLongerThanTheirStream) {
+  const fs::path path = test::scratch_folder() / "one.dcm";
+  test::write_slice(path, test::slices_of(plain_grid())[0], EXS_DeflatedLittleEndianExplicit);
+  const std::string sound = read_text(path);
+  // The prefix, and the file meta information, whose first element holds its length.
+  const size_t start = 144 + static_cast<unsigned char>(sound[140]) +
+                       256 * static_cast<size_t>(static_cast<unsigned char>(sound[141]));
+  const auto message = [&](const std::string& elements) {
+    std::string packed(elements.size() + 100, '\0');
+    z_stream state{};
+    deflateInit2(&state, 9, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
+    state.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(elements.data()));
+    state.avail_in = static_cast<uInt>(elements.size());
+    state.next_out = reinterpret_cast<Bytef*>(packed.data());
+    state.avail_out = static_cast<uInt>(packed.size());
+    EXPECT_EQ(deflate(&state, Z_FINISH), Z_STREAM_END);
+    packed.resize(packed.size() - state.avail_out);
+    deflateEnd(&state);
+    std::ofstream(path, std::ios::binary) << sound.substr(0, start) + packed;
+    return test::message_of([&] { read_dicom_header(path); });
+  };
+  using namespace std::string_literals;
+  const std::string pixels =
+      "\xE0\x7F\x10\x00OW\x00\x00\x50\x55\x55\x55"s
+      "ab";
+  EXPECT_THAT(message(pixels), HasSubstr("(7fe0,0010) declares 1431655760 bytes, and 2 are left"));
+  // Behind a sequence, in an item of it, and as a fragment.
+  const std::string sequence =
+      "\x08\x00\x15\x11SQ\x00\x00\xFF\xFF\xFF\xFF"s
+      "\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF"s;
+  EXPECT_THAT(message(sequence + pixels), HasSubstr("(7fe0,0010) declares 1431655760"));
+  EXPECT_THAT(message("\xE0\x7F\x10\x00OB\x00\x00\xFF\xFF\xFF\xFF"s
+                      "\xFE\xFF\x00\xE0\x50\x55\x55\x55"s),
+              HasSubstr("(fffe,e000) declares 1431655760 bytes, and 0 are left"));
+  EXPECT_THAT(message("\x08\x00\x60\x00"s
+                      "CS\x02\x00"s
+                      "CT"),
+              HasSubstr("it has no Rows"));
 }
 
 TEST(DicomFile, RefusesCutFilesAndSizesThatTheFileCannotHold) {

@@ -8,6 +8,7 @@
 #include <dcmtk/dcmdata/dctk.h>
 
 #include "vision/core/error.h"
+#include "vision/io/dicom/dicom_deflated.h"
 #include "vision/io/dicom/dicom_file.h"
 
 namespace vireo {
@@ -24,6 +25,7 @@ void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFi
   silence_dcmtk();
   if (!is_dicom(path))
     throw DataError(path, "is not DICOM: no DICM prefix and no data element at its start");
+  check_deflated_lengths(path);
   const OFCondition status =
       format.loadFile(path.c_str(), EXS_Unknown, EGL_noChange, longest_value, ERM_autoDetect);
   if (status.bad()) throw DataError(path, std::string("is broken DICOM: ") + status.text());
