@@ -8,6 +8,7 @@
 #include <ATen/ops/silu.h>
 
 #include "kernels/depthwise/depthwise.h"
+#include "kernels/norm/norm.h"
 #include "vision/blocks/observe.h"
 
 namespace vireo {
@@ -33,8 +34,7 @@ LayerNorm2dImpl::LayerNorm2dImpl(int64_t channels) {
 }
 
 at::Tensor LayerNorm2dImpl::forward(const at::Tensor& x) {
-  const at::Tensor y = norm(x.permute({0, 2, 3, 1}));  // [B, H, W, C]
-  return observed(*this, y.permute({0, 3, 1, 2}));     // [B, C, H, W]
+  return observed(*this, channel_norm(x, norm->weight, norm->bias, norm->options.eps()));
 }
 
 torch::nn::BatchNorm2d make_batch_norm(int64_t channels) {

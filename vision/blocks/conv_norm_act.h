@@ -19,7 +19,7 @@ at::Tensor activate(at::Tensor x, ActKind kind);
 /// LayerNorm over the channels of every pixel, eps 1e-6. Parameters `norm.weight`, `norm.bias`.
 struct LayerNorm2dImpl : torch::nn::Module {
   explicit LayerNorm2dImpl(int64_t channels);
-  /// [B, C, H, W] -> [B, C, H, W], channels-last
+  /// [B, C, H, W] -> [B, C, H, W], laid out as x is
   at::Tensor forward(const at::Tensor& x);
 
   torch::nn::LayerNorm norm{nullptr};

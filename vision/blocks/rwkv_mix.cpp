@@ -2,9 +2,9 @@
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/relu.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/zeros.h>
 
+#include "kernels/norm/norm.h"
 #include "vision/blocks/observe.h"
 
 namespace vireo {
@@ -38,13 +38,18 @@ at::Tensor SpatialMixImpl::forward(const at::Tensor& x, int64_t height, int64_t 
   const auto tokens = static_cast<double>(height * width);
   const auto mixed =
       q_shift_mix(x, {spatial_mix_k, spatial_mix_v, spatial_mix_r}, height, width, options.shift);
-  const at::Tensor k = run(key, mixed[0]);                      // [B, T, C]
-  const at::Tensor v = run(value, mixed[1]);                    // [B, T, C]
-  const at::Tensor r = at::sigmoid(run(receptance, mixed[2]));  // [B, T, C]
-  at::Tensor y =
+  const at::Tensor k = run(key, mixed[0]);         // [B, T, C]
+  const at::Tensor v = run(value, mixed[1]);       // [B, T, C]
+  const at::Tensor r = run(receptance, mixed[2]);  // [B, T, C]
+  const at::Tensor y =
       bi_wkv(spatial_decay / tokens, spatial_first / tokens, k, v, options.form);  // [B, T, C]
-  if (key_norm) y = run(key_norm, y);
-  return observed(*this, run(output, r * y));  // [B, T, C]
+  return observed(*this, run(output, gated(r, y)));                                // [B, T, C]
+}
+
+at::Tensor SpatialMixImpl::gated(const at::Tensor& r, const at::Tensor& y) {
+  if (!key_norm) return gate(r, y);
+  if (is_observed()) return gate(r, run(key_norm, y));
+  return gated_norm(r, y, key_norm->weight, key_norm->bias, key_norm->options.eps());
 }
 
 ChannelMixImpl::ChannelMixImpl(const ChannelMixOptions& options) : options(options) {
@@ -59,10 +64,10 @@ ChannelMixImpl::ChannelMixImpl(const ChannelMixOptions& options) : options(optio
 
 at::Tensor ChannelMixImpl::forward(const at::Tensor& x, int64_t height, int64_t width) {
   const auto mixed = q_shift_mix(x, {spatial_mix_k, spatial_mix_r}, height, width, options.shift);
-  at::Tensor hidden = at::relu(run(key, mixed[0])).square();       // [B, T, hidden]
-  if (key_norm) hidden = run(key_norm, hidden);                    // [B, T, hidden]
-  const at::Tensor gate = at::sigmoid(run(receptance, mixed[1]));  // [B, T, C]
-  return observed(*this, gate * run(value, hidden));               // [B, T, C]
+  at::Tensor hidden = at::relu(run(key, mixed[0])).square();  // [B, T, hidden]
+  if (key_norm) hidden = run(key_norm, hidden);               // [B, T, hidden]
+  const at::Tensor r = run(receptance, mixed[1]);             // [B, T, C]
+  return observed(*this, gate(r, run(value, hidden)));        // [B, T, C]
 }
 
 }  // namespace vireo

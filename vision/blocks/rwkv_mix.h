@@ -30,6 +30,10 @@ struct SpatialMixImpl : torch::nn::Module {
   at::Tensor spatial_decay, spatial_first, spatial_mix_k, spatial_mix_v, spatial_mix_r;
   torch::nn::Linear key{nullptr}, value{nullptr}, receptance{nullptr}, output{nullptr};
   torch::nn::LayerNorm key_norm{nullptr};
+
+ private:
+  /// sigmoid(r) times y, normalised where the block has a key_norm.
+  at::Tensor gated(const at::Tensor& r, const at::Tensor& y);
 };
 TORCH_MODULE(SpatialMix);
 

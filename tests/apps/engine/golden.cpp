@@ -1,5 +1,7 @@
 #include "apps/engine/golden.h"
 
+#include <sstream>
+
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,6 +22,15 @@ using ::testing::HasSubstr;
 
 /// A golden file in every respect, made by our own network in float64: what it tests is the reading
 /// and the comparing.
+std::string failures(const GoldenReport& report) {
+  std::ostringstream text;
+  for (const Comparison& one : report.comparisons)
+    if (!one.passed())
+      text << one.group << " " << one.name << ": " << one.absolute << ", relative " << one.relative
+           << ", tolerance " << one.tolerance << " " << one.problem << "\n";
+  return text.str();
+}
+
 class GoldenMaker {
  public:
   GoldenMaker(const std::string& published, const std::string& ours, bool training) {
@@ -57,6 +68,9 @@ class GoldenMaker {
     tensors_["grad_input"] = input.grad().to(at::kFloat);
     for (const auto& item : model_->named_parameters()) {
       const at::Tensor g = item.value().grad().contiguous().flatten();
+      // Rounding alone: what stands before a batch normalisation, a softmax over one token.
+      if (g.abs().max().item<double>() < 1e-10)
+        golden_["analytically_zero_grads"].push_back(item.key());
       if (g.numel() <= 64) {
         tensors_["grad/" + item.key()] = item.value().grad().to(at::kFloat);
         continue;
@@ -99,7 +113,7 @@ class GoldenMaker {
 TEST(Golden, ReadsInt8ParametersAndGradientSummariesOfTheSmallNetwork) {
   const auto path = GoldenMaker("RWKV_UNet_S", "rwkv_unet_s", false).write();
   const auto report = verify_golden_file(path, Precision::kFloat64);
-  EXPECT_TRUE(report.passed());
+  EXPECT_TRUE(report.passed()) << failures(report);
   EXPECT_GT(report.comparisons.size(), 300);
   EXPECT_EQ(report.subject, "rwkv_unet_s, eval, float64");
 }
@@ -107,14 +121,14 @@ TEST(Golden, ReadsInt8ParametersAndGradientSummariesOfTheSmallNetwork) {
 TEST(Golden, KnowsTheEncoderAsAClassifier) {
   const auto path = GoldenMaker("RWKV_UNet_encoder_T", "rwkv_unet_encoder_t", false).write();
   const auto report = verify_golden_file(path, Precision::kFloat64);
-  EXPECT_TRUE(report.passed());
+  EXPECT_TRUE(report.passed()) << failures(report);
   EXPECT_EQ(report.subject, "rwkv_unet_encoder_t, eval, float64");
 }
 
 TEST(Golden, ComparesRunningStatisticsInTraining) {
   const auto path = GoldenMaker("RWKV_UNet_T", "rwkv_unet_t", true).write();
   const auto report = verify_golden_file(path, Precision::kFloat64);
-  EXPECT_TRUE(report.passed());
+  EXPECT_TRUE(report.passed()) << failures(report);
   size_t statistics = 0;
   for (const auto& comparison : report.comparisons)
     statistics += comparison.group == "running statistics" ? 1 : 0;
