@@ -4,6 +4,8 @@
 #include <random>
 
 #include <ATen/Functions.h>
+#include <dcmtk/config/osconfig.h>
+#include <dcmtk/dcmdata/dcrleerg.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -400,6 +402,81 @@ TEST(DicomFile, RefusesPlacesThatAreNone) {
   EXPECT_THAT(at("1\\2\\3", "1\\1e200"), HasSubstr("PixelSpacing is no distance"));
   // As if it were not there: a picture without a place.
   EXPECT_EQ(at("1\\2\\nan", "1\\1"), "(no error)");
+}
+
+// All slices of a stack as the frames of one file, in the order given, every frame with its own
+// slope.
+void write_frames(const fs::path& path,
+                  const std::vector<test::MadeSlice>& slices,
+                  const std::vector<int>& order,
+                  const std::vector<std::string>& slopes,
+                  E_TransferSyntax syntax) {
+  test::write_slice(path, slices[0]);
+  DcmFileFormat format;
+  format.loadFile(path.c_str());
+  format.loadAllDataIntoMemory();
+  DcmDataset& item = *format.getDataset();
+  item.findAndDeleteElement(DCM_ImagePositionPatient);
+  test::put(item, DCM_NumberOfFrames, std::to_string(order.size()));
+  auto* groups = new DcmSequenceOfItems(DCM_PerFrameFunctionalGroupsSequence);
+  item.insert(groups);
+  std::vector<Uint16> words;
+  for (const int z : order) {
+    const test::MadeSlice& slice = slices[static_cast<size_t>(z)];
+    words.insert(words.end(), slice.pixels.begin(), slice.pixels.end());
+    auto* group = new DcmItem;
+    groups->append(group);
+    DcmItem *place = nullptr, *values = nullptr;
+    group->findOrCreateSequenceItem(DCM_PlanePositionSequence, place, 0);
+    const Vector3& p = slice.position_lps_mm;
+    test::put(*place, DCM_ImagePositionPatient, test::decimals({p[0], p[1], p[2]}));
+    group->findOrCreateSequenceItem(DCM_PixelValueTransformationSequence, values, 0);
+    test::put(*values, DCM_RescaleSlope, slopes[static_cast<size_t>(z)]);
+    test::put(*values, DCM_RescaleIntercept, "-3");
+  }
+  item.putAndInsertUint16Array(DCM_PixelData, words.data(), words.size());
+  if (syntax == EXS_RLELossless) DcmRLEEncoderRegistration::registerCodecs();
+  ASSERT_TRUE(item.chooseRepresentation(syntax, nullptr).good());
+  ASSERT_TRUE(format.saveFile(path.c_str(), syntax).good());
+}
+
+TEST(DicomSeries, PutsFramesOfOneFileAtTheirPlacesEachByItsOwnSlope) {
+  const fs::path path = test::scratch_folder() / "frames.dcm";
+  for (const E_TransferSyntax syntax :
+       {EXS_LittleEndianExplicit, EXS_BigEndianExplicit, EXS_RLELossless}) {
+    write_frames(path,
+                 test::slices_of(plain_grid()),
+                 {3, 0, 4, 1, 2},
+                 {"0.5", "1", "1.5", "2", "2.5"},
+                 syntax);
+    for (const bool compact : {false, true}) {
+      const Volume volume = read_dicom_series(scan_dicom(path).series.at(0), {}, compact);
+      EXPECT_EQ(difference(volume.geometry, plain_grid()), "");
+      const at::Tensor stored = at::arange(120, at::kFloat).view({5, 4, 6});
+      const at::Tensor slopes = at::tensor({0.5f, 1.f, 1.5f, 2.f, 2.5f}).view({5, 1, 1});
+      EXPECT_TRUE(at::equal(volume.values[0], stored * slopes - 3));
+    }
+  }
+}
+
+TEST(DicomFile, ReadsFramesOfSingleBitsThatShareBytes) {
+  const fs::path path = test::scratch_folder() / "bits.dcm";
+  test::write_slice(path, test::slices_of(plain_grid())[0]);
+  DcmFileFormat format;
+  format.loadFile(path.c_str());
+  format.loadAllDataIntoMemory();
+  DcmDataset& item = *format.getDataset();
+  put_octets(item, 1, 3, 3);
+  for (const DcmTagKey& tag : {DCM_BitsAllocated, DCM_BitsStored}) item.putAndInsertUint16(tag, 1);
+  item.putAndInsertUint16(DCM_HighBit, 0);
+  test::put(item, DCM_NumberOfFrames, "3");
+  const std::vector<Uint8> bits{0b10100101, 0b01110011, 0b00001110, 0b00000101};  // 27 of them
+  item.putAndInsertUint8Array(DCM_PixelData, bits.data(), bits.size());
+  format.saveFile(path.c_str(), EXS_LittleEndianExplicit);
+  const at::Tensor frames = read_dicom_pixels(read_dicom_header(path)).flatten();
+  ASSERT_EQ(frames.numel(), 27);
+  for (int64_t i = 0; i < 27; ++i)
+    EXPECT_EQ(frames[i].item<float>(), bits[static_cast<size_t>(i / 8)] >> (i % 8) & 1) << i;
 }
 
 TEST(DicomSeries, RefusesToMendWhatWouldGrowWithoutBound) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -63,10 +64,23 @@ std::vector<std::filesystem::path> dicom_files(const std::filesystem::path& path
 /// off or holds no image, or when it declares more pixels than its bytes can hold.
 DicomFile read_dicom_header(const std::filesystem::path& path);
 
-/// All frames as float32 [frames, channels, Y, X], in the units of the file: rescaled frame by
-/// frame by slope and intercept, or by the modality lookup table. MONOCHROME1 is turned round
-/// within the stored range, so that large is bright; palettes and YBR become R, G, B. Throws
-/// DataError when the pixels are cut off or cannot be decoded.
+/// A file's pixels, read and unpacked once, and held as they are stored. Copies share them.
+class DicomPixels {
+ public:
+  /// Throws DataError when they are cut off or cannot be decoded.
+  explicit DicomPixels(const DicomFile& file);
+
+  /// A frame as float32 [channels, Y, X], in the units of the file: rescaled by the frame's slope
+  /// and intercept, or by the modality lookup table. MONOCHROME1 is turned round within the stored
+  /// range, so that large is bright; palettes and YBR become R, G, B.
+  at::Tensor frame(int64_t index) const;
+
+ private:
+  struct Stored;
+  std::shared_ptr<const Stored> stored_;
+};
+
+/// All frames of a file, [frames, channels, Y, X]. Throws as DicomPixels.
 at::Tensor read_dicom_pixels(const DicomFile& file);
 
 }  // namespace vireo

@@ -17,7 +17,7 @@
 #include "vision/io/dicom/jpeg2000.h"
 
 namespace vireo {
-namespace {
+namespace dicom_pixels {
 
 // Pixels as a file stores them: one sample after the other, samples of a pixel side by side.
 struct RawPixels {
@@ -27,6 +27,32 @@ struct RawPixels {
   bool is_signed = false, is_float = false;
   bool is_ybr = false;
 };
+
+struct LookupTable {
+  double first = 0;
+  std::vector<float> values;
+
+  at::Tensor applied(const at::Tensor& indices) const {
+    const at::Tensor table = at::from_blob(
+        const_cast<float*>(values.data()), {static_cast<int64_t>(values.size())}, at::kFloat);
+    const at::Tensor at =
+        (indices - first).clamp(0, static_cast<double>(values.size() - 1)).to(at::kLong);
+    return table.index_select(0, at.flatten()).view(indices.sizes());
+  }
+};
+
+}  // namespace dicom_pixels
+
+using dicom_pixels::LookupTable;
+using dicom_pixels::RawPixels;
+
+struct DicomPixels::Stored {
+  DicomFile file;
+  RawPixels raw;
+  std::vector<LookupTable> tables;  // three of a palette, one of a modality lookup table, or none
+};
+
+namespace {
 
 [[noreturn]] void refuse_pixels(const DicomFile& file, const std::string& why) {
   throw DataError(file.path, "its pixels cannot be read: " + why);
@@ -218,11 +244,12 @@ RawPixels raw_pixels(const DicomFile& file, DcmDataset& item) {
   return unpacked_pixels(file, item);
 }
 
+// Samples [first, first + count).
 template <class T>
-at::Tensor samples_as_float(const RawPixels& raw, int64_t count) {
+at::Tensor samples_as_float(const RawPixels& raw, int64_t first, int64_t count) {
   at::Tensor values = at::empty({count}, at::kFloat);
   float* to = values.mutable_data_ptr<float>();
-  const T* from = reinterpret_cast<const T*>(raw.bytes.data());
+  const T* from = reinterpret_cast<const T*>(raw.bytes.data()) + first;
   if constexpr (std::is_floating_point_v<T>) {
     for (int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(from[i]);
   } else {
@@ -236,49 +263,37 @@ at::Tensor samples_as_float(const RawPixels& raw, int64_t count) {
   return values;
 }
 
-at::Tensor unpacked_bits(const RawPixels& raw, int64_t count) {
+at::Tensor bits_as_float(const RawPixels& raw, int64_t first, int64_t count) {
   at::Tensor values = at::empty({count}, at::kFloat);
   float* to = values.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < count; ++i)
-    to[i] = static_cast<float>(
-        static_cast<unsigned char>(raw.bytes[static_cast<size_t>(i / 8)]) >> (i % 8) & 1);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t bit = first + i;
+    const auto byte = static_cast<unsigned char>(raw.bytes[static_cast<size_t>(bit / 8)]);
+    to[i] = static_cast<float>(byte >> (bit % 8) & 1);
+  }
   return values;
 }
 
-at::Tensor as_float(const DicomFile& file, const RawPixels& raw) {
-  const int64_t count = sample_count(file, raw.samples);
+at::Tensor as_float(const DicomFile& file, const RawPixels& raw, int64_t first, int64_t count) {
   if (raw.is_float)
-    return raw.bits_allocated == 64 ? samples_as_float<double>(raw, count)
-                                    : samples_as_float<float>(raw, count);
+    return raw.bits_allocated == 64 ? samples_as_float<double>(raw, first, count)
+                                    : samples_as_float<float>(raw, first, count);
   switch (raw.bits_allocated) {
     case 1:
-      return unpacked_bits(raw, count);
+      return bits_as_float(raw, first, count);
     case 8:
-      return raw.is_signed ? samples_as_float<int8_t>(raw, count)
-                           : samples_as_float<uint8_t>(raw, count);
+      return raw.is_signed ? samples_as_float<int8_t>(raw, first, count)
+                           : samples_as_float<uint8_t>(raw, first, count);
     case 16:
-      return raw.is_signed ? samples_as_float<int16_t>(raw, count)
-                           : samples_as_float<uint16_t>(raw, count);
+      return raw.is_signed ? samples_as_float<int16_t>(raw, first, count)
+                           : samples_as_float<uint16_t>(raw, first, count);
     case 32:
-      return raw.is_signed ? samples_as_float<int32_t>(raw, count)
-                           : samples_as_float<uint32_t>(raw, count);
+      return raw.is_signed ? samples_as_float<int32_t>(raw, first, count)
+                           : samples_as_float<uint32_t>(raw, first, count);
     default:
       refuse_pixels(file, std::to_string(raw.bits_allocated) + " bits per sample");
   }
 }
-
-struct LookupTable {
-  double first = 0;
-  std::vector<float> values;
-
-  at::Tensor applied(const at::Tensor& indices) const {
-    const at::Tensor table = at::from_blob(
-        const_cast<float*>(values.data()), {static_cast<int64_t>(values.size())}, at::kFloat);
-    const at::Tensor at =
-        (indices - first).clamp(0, static_cast<double>(values.size() - 1)).to(at::kLong);
-    return table.index_select(0, at.flatten()).view(indices.sizes());
-  }
-};
 
 // A table from its descriptor (count, first index, bits) and data; `is_signed`: how pixels, and so
 // the first index, are stored.
@@ -317,67 +332,83 @@ LookupTable lookup_table(const DicomFile& file,
   return table;
 }
 
-at::Tensor palette_colors(const DicomFile& file, DcmItem& item, const at::Tensor& indices) {
+// Red, green, blue.
+std::vector<LookupTable> palette_tables(const DicomFile& file, DcmItem& item) {
   const std::array<std::array<DcmTagKey, 2>, 3> tags = {
       {{DCM_RedPaletteColorLookupTableDescriptor, DCM_RedPaletteColorLookupTableData},
        {DCM_GreenPaletteColorLookupTableDescriptor, DCM_GreenPaletteColorLookupTableData},
        {DCM_BluePaletteColorLookupTableDescriptor, DCM_BluePaletteColorLookupTableData}}};
-  std::vector<at::Tensor> colors;
+  std::vector<LookupTable> colors;
   for (const auto& [descriptor, data] : tags) {
     if (!item.tagExists(data))
       refuse_pixels(file,
                     "a palette without its plain tables (segmented tables are not understood)");
-    LookupTable table = lookup_table(file, item, descriptor, data, file.is_signed);
+    colors.push_back(lookup_table(file, item, descriptor, data, file.is_signed));
     // Entries of 16 bits hold 8 bits on top, or twice.
     if (dicom_numbers(item, descriptor)[2] > 8)
-      for (float& value : table.values) value = std::floor(value / 256);
-    colors.push_back(table.applied(indices));
+      for (float& value : colors.back().values) value = std::floor(value / 256);
   }
-  return at::cat(colors, 1);
+  return colors;
 }
 
-// ITU-R BT.601, full range (DICOM PS3.3 C.7.6.3.1.2).
+// [3, Y, X], ITU-R BT.601, full range (DICOM PS3.3 C.7.6.3.1.2).
 at::Tensor rgb_from_ybr(const at::Tensor& ybr, double largest) {
   const double middle = (largest + 1) / 2;
-  const at::Tensor y = ybr.narrow(1, 0, 1), b = ybr.narrow(1, 1, 1) - middle,
-                   r = ybr.narrow(1, 2, 1) - middle;
-  return at::cat({y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b}, 1)
+  const at::Tensor y = ybr[0], b = ybr[1] - middle, r = ybr[2] - middle;
+  return at::stack({y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b})
       .round_()
       .clamp_(0, largest);
 }
 
 }  // namespace
 
-at::Tensor read_dicom_pixels(const DicomFile& file) {
+DicomPixels::DicomPixels(const DicomFile& file) {
   DcmFileFormat format;
   load_dicom(file.path, DCM_MaxReadLength, format);
   DcmDataset& item = *format.getDataset();
-  const RawPixels raw = raw_pixels(file, item);
-  const auto frames = static_cast<int64_t>(file.frames.size());
-  at::Tensor values = as_float(file, raw).view({frames, file.rows, file.columns, raw.samples});
-  values = values.permute({0, 3, 1, 2});
-  if (raw.samples > 3) values = values.narrow(1, 0, 3);  // alpha
+  auto stored = std::make_shared<Stored>(Stored{file, raw_pixels(file, item), {}});
+  const RawPixels& raw = stored->raw;
+  const bool has_palette = file.photometric == "PALETTE COLOR";
+  if (raw.is_float && (has_palette || file.has_modality_lut))
+    refuse_pixels(file, "a lookup table for pixels that are no integers");
+  DcmItem* lut = nullptr;
+  if (has_palette && raw.samples == 1) {
+    stored->tables = palette_tables(file, item);
+  } else if (file.has_modality_lut &&
+             item.findAndGetSequenceItem(DCM_ModalityLUTSequence, lut).good() && lut != nullptr) {
+    stored->tables = {lookup_table(file, *lut, DCM_LUTDescriptor, DCM_LUTData, file.is_signed)};
+  }
+  stored_ = std::move(stored);
+}
+
+at::Tensor DicomPixels::frame(int64_t index) const {
+  const auto& [file, raw, tables] = *stored_;
+  const int64_t count = file.rows * file.columns * raw.samples;
+  at::Tensor values = as_float(file, raw, index * count, count)
+                          .view({file.rows, file.columns, raw.samples})
+                          .permute({2, 0, 1});
+  if (raw.samples > 3) values = values.narrow(0, 0, 3);  // alpha
   const double largest = std::ldexp(1.0, raw.bits_stored) - 1;
   if (raw.is_ybr) values = rgb_from_ybr(values, largest);
-  if (raw.is_float && (file.photometric == "PALETTE COLOR" || file.has_modality_lut))
-    refuse_pixels(file, "a lookup table for pixels that are no integers");
-  if (file.photometric == "PALETTE COLOR" && raw.samples == 1)
-    return palette_colors(file, item, values);
-  DcmItem* lut = nullptr;
-  if (file.has_modality_lut && item.findAndGetSequenceItem(DCM_ModalityLUTSequence, lut).good() &&
-      lut != nullptr)
-    return lookup_table(file, *lut, DCM_LUTDescriptor, DCM_LUTData, file.is_signed)
-        .applied(values)
-        .contiguous();
+  if (!tables.empty()) {
+    std::vector<at::Tensor> channels;
+    for (const LookupTable& table : tables) channels.push_back(table.applied(values));
+    return at::cat(channels).contiguous();
+  }
   values = values.contiguous();
   if (file.photometric == "MONOCHROME1" && !raw.is_float)
     values = raw.is_signed ? values.neg_().sub_(1) : values.neg_().add_(largest);
-  for (int64_t i = 0; i < frames; ++i) {
-    const DicomFrame& frame = file.frames[static_cast<size_t>(i)];
-    if (frame.slope != 1 || frame.intercept != 0)
-      values.select(0, i).mul_(frame.slope).add_(frame.intercept);
-  }
+  const DicomFrame& frame = file.frames[static_cast<size_t>(index)];
+  if (frame.slope != 1 || frame.intercept != 0) values.mul_(frame.slope).add_(frame.intercept);
   return values;
+}
+
+at::Tensor read_dicom_pixels(const DicomFile& file) {
+  const DicomPixels pixels(file);
+  std::vector<at::Tensor> frames;
+  for (size_t i = 0; i < file.frames.size(); ++i)
+    frames.push_back(pixels.frame(static_cast<int64_t>(i)));
+  return at::stack(frames);
 }
 
 }  // namespace vireo

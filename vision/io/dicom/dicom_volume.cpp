@@ -59,9 +59,9 @@ at::Tensor read_slices(const DicomSeries& series, bool compact) {
   std::atomic<bool> fits{true};
   run_parallel(static_cast<int64_t>(wanted.size()), 0, [&](int64_t file) {
     if (wanted[static_cast<size_t>(file)].empty() || !fits) return;
-    const at::Tensor frames = read_dicom_pixels(series.files[static_cast<size_t>(file)]);
+    const DicomPixels pixels(series.files[static_cast<size_t>(file)]);
     for (const size_t i : wanted[static_cast<size_t>(file)]) {
-      const at::Tensor frame = frames.select(0, static_cast<int64_t>(slices[i].frame));
+      const at::Tensor frame = pixels.frame(static_cast<int64_t>(slices[i].frame));
       at::Tensor slice = values.select(0, static_cast<int64_t>(i));
       slice.copy_(compact ? frame.clamp(-32768, 32767) : frame);
       if (compact && !at::equal(slice.to(at::kFloat), frame)) fits = false;
@@ -89,17 +89,18 @@ bool promises_int16(const DicomSeries& series) {
   });
 }
 
-// What decoding takes: the file, its pixels as stored, and as numbers, of as many files as there
-// are threads.
+// What decoding takes, of as many files as there are threads: a file's pixels as stored, twice, and
+// one frame of them as numbers.
 int64_t decoding_bytes(const DicomSeries& series) {
   int64_t largest = 0;
   for (const DicomFile& file : series.files) {
     const int64_t per_pixel = std::max(file.samples, file.channels());
-    const int64_t values =
-        static_cast<int64_t>(file.frames.size()) * file.rows * file.columns * per_pixel;
-    // Colours are converted by way of some copies.
-    const int64_t as_numbers = per_pixel > 1 ? 24 : 8;
-    largest = std::max(largest, values * (2 * file.bits_allocated / 8 + as_numbers));
+    const int64_t values = file.rows * file.columns * per_pixel;
+    const int64_t stored =
+        values * static_cast<int64_t>(file.frames.size()) * file.bits_allocated / 8;
+    // Colours are converted by way of some copies; lookup tables by way of 8 bytes a pixel.
+    const int64_t as_numbers = per_pixel > 1 ? 24 : 16;
+    largest = std::max(largest, 2 * stored + values * as_numbers);
   }
   const auto threads = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
   return largest * std::min(threads, static_cast<int64_t>(series.files.size()));
