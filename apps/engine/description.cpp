@@ -13,6 +13,7 @@
 
 #include "kernels/bench/machine.h"
 #include "kernels/cuda_loader.h"
+#include "kernels/device_check.h"
 #include "models/cost.h"
 #include "models/registry.h"
 #include "vision/core/config_table.h"
@@ -38,7 +39,14 @@ std::vector<std::string> instruction_sets() {
 
 Description cuda() {
   const auto cards = graphics_cards();
-  if (load_cuda_kernels() && at::hasCUDA()) return {{"usable", true}, {"devices", cards}};
+  if (load_cuda_kernels() && at::hasCUDA()) {
+    const auto disagreements = disagreements_with_cpu(at::Device(at::kCUDA, 0));
+    if (disagreements.empty()) return {{"usable", true}, {"devices", cards}};
+    return {{"usable", false},
+            {"devices", cards},
+            {"why", "its operators do not give what the CPU's give"},
+            {"disagreements", disagreements}};
+  }
   std::string why = "this machine has no NVIDIA device";
 #ifndef VIREO_CUDA
   if (!cards.empty())

@@ -1,19 +1,33 @@
 #include "apps/engine/device.h"
 
 #include <algorithm>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 
 #include "kernels/cuda_loader.h"
+#include "kernels/device_check.h"
 #include "vision/core/error.h"
+#include "vision/core/log.h"
 
 namespace vireo {
 
 at::Device choose_device(const std::string& device) {
   if (device == "cpu") return at::kCPU;
-  if (load_cuda_kernels() && at::hasCUDA()) return at::Device(at::kCUDA, 0);
+  if (load_cuda_kernels() && at::hasCUDA()) {
+    const at::Device gpu(at::kCUDA, 0);
+    static const std::vector<std::string> disagreements = disagreements_with_cpu(gpu);
+    if (disagreements.empty()) return gpu;
+    const std::string what = "on this GPU the operators do not give what they give on the CPU (" +
+                             std::to_string(disagreements.size()) +
+                             " checks failed; the first: " + disagreements[0] + ")";
+    if (device == "cuda") throw Error(what + "; use --device cpu, and report this");
+    log_warning(what + "; the CPU is used");
+    return at::kCPU;
+  }
   if (device == "cuda")
     throw Error(
         "the device \"cuda\" was asked for, but there is none that is usable; see `vireo info`");

@@ -9,8 +9,9 @@
 
 namespace vireo {
 
-/// The device that "auto", "cpu" or "cuda" asks for; auto takes CUDA where it is usable. Throws
-/// Error when CUDA is asked for and there is none.
+/// The device that "auto", "cpu" or "cuda" asks for; auto takes CUDA where it is usable and its
+/// operators give what the CPU's give (kernels/device_check.h). Throws Error when CUDA is asked for
+/// and is not.
 at::Device choose_device(const std::string& device);
 
 /// Threads that make batches beside the network: `asked`, or where that is negative a number that
