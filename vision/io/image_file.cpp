@@ -34,11 +34,15 @@ bool one_of(const std::string& extension, const List& list) {
                   ".nhdr .mha .mhd .png .jpg .jpeg .tif .tiff .bmp, and it is no DICOM file");
 }
 
-io::StoredImage read_stored(const fs::path& path,
-                            io::StoredImage (*read_any_picture)(const fs::path&)) {
+void check_is_file(const fs::path& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) throw DataError(path, "does not exist");
   if (fs::is_directory(path, ignored)) throw DataError(path, "is a folder; a file was expected");
+}
+
+io::StoredImage read_stored(const fs::path& path,
+                            io::StoredImage (*read_any_picture)(const fs::path&)) {
+  check_is_file(path);
   const std::string extension = image_extension(path);
   if (one_of(extension, kNiftiExtensions)) return io::read_nifti(path);
   if (one_of(extension, kItkExtensions)) return io::read_itk(path);
@@ -154,11 +158,17 @@ ImageHeader read_image_header(const fs::path& path) {
     memory.reading += values * static_cast<int64_t>(io::bytes_of(header.type));
     return {header.geometry, header.channels, memory};
   }
-  const io::StoredImage picture = read_stored(path, io::read_picture);
-  const int64_t values = picture.geometry.voxel_count() * picture.channels();
-  return {picture.geometry,
-          picture.channels(),
-          io::compact_memory(picture.type, values, picture.components == 1)};
+  check_is_file(path);
+  if (!one_of(extension, kPictureExtensions)) refuse_format(path);
+  const io::PictureHeader picture = io::read_picture_header(path);
+  Geometry grid;
+  grid.size_zyx = {1, picture.height, picture.width};
+  const int64_t values = grid.voxel_count() * picture.components;
+  VoxelMemory memory = io::compact_memory(picture.type, values, picture.components == 1);
+  // The file, and what OpenCV decodes from it, colours in two orders.
+  memory.reading += static_cast<int64_t>(fs::file_size(path)) +
+                    values * 2 * static_cast<int64_t>(io::bytes_of(picture.type));
+  return {grid, picture.components, memory};
 }
 
 void write_channels(const fs::path& path,

@@ -56,6 +56,22 @@ void check_png(const fs::path& path, std::string_view bytes) {
   }
 }
 
+// Calls body(marker, the file from that marker on) for the segments before a JPEG's pixels.
+template <class Body>
+void for_each_jpeg_segment(std::string_view bytes, const Body& body) {
+  bytes.remove_prefix(2);
+  while (bytes.size() > 9 && bytes[0] == '\xff' && bytes[1] != '\xda') {
+    body(static_cast<unsigned char>(bytes[1]), bytes);
+    const size_t length = 2 + (big_endian(bytes) & 0xffff);
+    bytes.remove_prefix(std::min(length, bytes.size()));
+  }
+}
+
+// Size, precision and components follow.
+bool is_jpeg_frame(unsigned char marker) {
+  return marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
+}
+
 void check_jpeg(const fs::path& path, std::string_view bytes) {
   // Some cameras append padding after the end mark; none of them a kilobyte of it.
   const std::string_view tail = bytes.substr(bytes.size() > 1024 ? bytes.size() - 1024 : 0);
@@ -63,16 +79,10 @@ void check_jpeg(const fs::path& path, std::string_view bytes) {
   // The segments before the pixels. Four inks are stored inverted where Adobe's segment says who
   // wrote them, which is what the decoder takes for granted.
   bool four_inks = false, of_adobe = false;
-  bytes.remove_prefix(2);
-  while (bytes.size() > 9 && bytes[0] == '\xff' && bytes[1] != '\xda') {
-    const auto marker = static_cast<unsigned char>(bytes[1]);
-    const bool frame =
-        marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
-    four_inks = four_inks || (frame && bytes[9] == 4);
-    of_adobe = of_adobe || (marker == 0xee && bytes.substr(4).starts_with("Adobe"));
-    const size_t length = 2 + (big_endian(bytes) & 0xffff);
-    bytes.remove_prefix(std::min(length, bytes.size()));
-  }
+  for_each_jpeg_segment(bytes, [&](unsigned char marker, std::string_view segment) {
+    four_inks = four_inks || (is_jpeg_frame(marker) && segment[9] == 4);
+    of_adobe = of_adobe || (marker == 0xee && segment.substr(4).starts_with("Adobe"));
+  });
   if (four_inks && !of_adobe)
     throw DataError(path,
                     "is a CMYK JPEG that does not say whether its inks are stored inverted (it has "
@@ -161,7 +171,7 @@ void put_big_endian(std::string& bytes, size_t at, uint32_t value) {
 }
 
 // Behind the signature: length, "IHDR", width, height, then these; the chunk's checksum at 29.
-constexpr size_t kPngDepth = 24, kPngColorType = 25, kPngHeaderEnd = 33;
+constexpr size_t kPngSize = 16, kPngDepth = 24, kPngColorType = 25, kPngHeaderEnd = 33;
 
 bool has_png_palette(std::string_view bytes) {
   return bytes.starts_with(kPngSignature) && bytes.size() > kPngHeaderEnd &&
@@ -207,6 +217,34 @@ std::string checked_bytes(const fs::path& path) {
 }
 
 }  // namespace
+
+PictureHeader read_picture_header(const fs::path& path) {
+  const std::string bytes = checked_bytes(path);
+  const auto number = [&](std::string_view at, int octets) {
+    int64_t value = 0;
+    for (int i = 0; i < octets; ++i) value = value << 8 | static_cast<unsigned char>(at[i]);
+    return value;
+  };
+  if (bytes.starts_with(kPngSignature)) {
+    const std::string_view size = std::string_view(bytes).substr(kPngSize);
+    return {number(size.substr(4), 4),
+            number(size, 4),
+            bytes[kPngColorType] == 0 ? 1 : 3,
+            bytes[kPngDepth] == 16 ? StoredType::kUint16 : StoredType::kUint8};
+  }
+  PictureHeader header;
+  if (bytes.starts_with("\xff\xd8"))
+    for_each_jpeg_segment(bytes, [&](unsigned char marker, std::string_view segment) {
+      if (is_jpeg_frame(marker) && header.height == 0)
+        header = {number(segment.substr(5), 2),
+                  number(segment.substr(7), 2),
+                  segment[9] == 1 ? 1 : 3,
+                  StoredType::kUint8};
+    });
+  if (header.height > 0) return header;
+  const cv::Mat picture = decode(path, bytes, cv::IMREAD_UNCHANGED);
+  return {picture.rows, picture.cols, picture.channels(), type_of(path, picture.depth())};
+}
 
 StoredImage read_picture(const fs::path& path) {
   return stored_picture(path, decode(path, checked_bytes(path), cv::IMREAD_UNCHANGED));

@@ -1,9 +1,22 @@
 #pragma once
 
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
 #include "vision/io/stored_image.h"
 
 // PNG, JPEG, TIFF and BMP through OpenCV.
 namespace vireo::io {
+
+struct PictureHeader {
+  int64_t height = 0, width = 0;
+  int64_t components = 1;  ///< as read_picture gives them
+  StoredType type = StoredType::kUint8;
+};
+
+/// What read_picture() will give. PNG and JPEG tell it without being decoded.
+PictureHeader read_picture_header(const std::filesystem::path& path);
 
 /// Reads grey (1 component) or colour (3 components, R, G, B); palettes are expanded, alpha
 /// dropped.

@@ -54,9 +54,14 @@ TEST(Picture, KeepsValuesDepthAndColourOrder) {
   EXPECT_EQ(read_image(folder / "deep.png").full_scale, 65535);
 }
 
-// A PNG of palette indices, `depth` bits each; the palette's colours are not grey, and not in
-// order.
-void write_palette_png(const fs::path& path, const at::Tensor& indices, int depth) {
+// A PNG whose header says what it is told; `chunks` stand before the pixels, `rows` are not packed.
+void write_png(const fs::path& path,
+               int64_t height,
+               int64_t width,
+               int depth,
+               int color_type,
+               const std::vector<std::string>& chunks,
+               const std::string& rows) {
   const auto big = [](uint32_t value) {
     std::string text;
     for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift);
@@ -67,6 +72,22 @@ void write_palette_png(const fs::path& path, const at::Tensor& indices, int dept
     return big(static_cast<uint32_t>(content.size() - 4)) + content +
            big(static_cast<uint32_t>(::crc32(0, bytes, static_cast<uInt>(content.size()))));
   };
+  std::string packed(::compressBound(rows.size()), '\0');
+  uLongf size = packed.size();
+  ::compress(reinterpret_cast<Bytef*>(packed.data()),
+             &size,
+             reinterpret_cast<const Bytef*>(rows.data()),
+             rows.size());
+  packed.resize(size);
+  std::string file = "\x89PNG\r\n\x1a\n";
+  file += chunk("IHDR" + big(static_cast<uint32_t>(width)) + big(static_cast<uint32_t>(height)) +
+                static_cast<char>(depth) + static_cast<char>(color_type) + std::string(3, '\0'));
+  for (const std::string& extra : chunks) file += chunk(extra);
+  write_text_atomically(path, file + chunk("IDAT" + packed) + chunk("IEND"));
+}
+
+// Palette indices, `depth` bits each; the palette's colours are not grey, and not in order.
+void write_palette_png(const fs::path& path, const at::Tensor& indices, int depth) {
   std::string palette = "PLTE", rows;
   for (int i = 0; i < 1 << depth; ++i)
     for (const int value : {255 - 40 * i, 7 * i, 11}) palette += static_cast<char>(value);
@@ -81,20 +102,13 @@ void write_palette_png(const fs::path& path, const at::Tensor& indices, int dept
       bits = byte = 0;
     }
   }
-  std::string packed(::compressBound(rows.size()), '\0');
-  uLongf size = packed.size();
-  ::compress(reinterpret_cast<Bytef*>(packed.data()),
-             &size,
-             reinterpret_cast<const Bytef*>(rows.data()),
-             rows.size());
-  packed.resize(size);
-  const std::string header = "IHDR" + big(static_cast<uint32_t>(indices.size(1))) +
-                             big(static_cast<uint32_t>(indices.size(0))) +
-                             static_cast<char>(depth) + std::string("\3\0\0\0", 4);
-  write_text_atomically(path,
-                        "\x89PNG\r\n\x1a\n" + chunk(header) + chunk(palette) +
-                            chunk("tRNS" + std::string(1, '\0')) + chunk("IDAT" + packed) +
-                            chunk("IEND"));
+  write_png(path,
+            indices.size(0),
+            indices.size(1),
+            depth,
+            3,
+            {palette, "tRNS" + std::string(1, '\0')},
+            rows);
 }
 
 TEST(Picture, LabelsOfAPaletteAreItsIndices) {
@@ -160,11 +174,37 @@ TEST(Picture, MasksAreGreyOrEqualInAllColours) {
   EXPECT_THAT(refusal(folder / "colour.png", true), HasSubstr("is a colour picture"));
 }
 
-TEST(Picture, HeaderTellsSizeAndChannels) {
-  const fs::path path = test::scratch_folder() / "a.png";
-  write_image(path, at::zeros({3, 1, 6, 9}, at::kByte), flat(6, 9));
-  EXPECT_EQ(read_image_header(path).channels, 3);
-  EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 6, 9));
+TEST(Picture, HeaderTellsWhatIsRead) {
+  const fs::path folder = test::scratch_folder();
+  write_palette_png(folder / "palette1.png", at::ones({6, 9}, at::kInt), 1);
+  write_palette_png(folder / "palette8.png", at::ones({6, 9}, at::kInt), 8);
+  write_png(folder / "grey1.png", 6, 9, 1, 0, {}, std::string(6 * 3, '\0'));
+  write_png(folder / "grey16.png", 6, 9, 16, 0, {}, std::string(6 * 19, '\0'));
+  write_png(folder / "grey_alpha.png", 6, 9, 8, 4, {}, std::string(6 * 19, '\0'));
+  write_png(folder / "deep_alpha.png", 6, 9, 16, 6, {}, std::string(6 * 73, '\0'));
+  for (const char* extension : {".png", ".jpg", ".bmp", ".tif"}) {
+    cv::imwrite((folder / ("grey" + std::string(extension))).string(), cv::Mat(6, 9, CV_8UC1, 7));
+    cv::imwrite((folder / ("colour" + std::string(extension))).string(),
+                cv::Mat(6, 9, CV_8UC3, cv::Scalar(1, 2, 3)));
+  }
+  fs::copy(test::repository_file("data/pictures/cmyk.jpg"), folder);
+  int pictures = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const ImageHeader header = read_image_header(entry.path());
+    const Volume read = read_image(entry.path());
+    EXPECT_EQ(header.channels, read.values.size(0)) << entry.path();
+    EXPECT_EQ(difference(header.geometry, read.geometry), "") << entry.path();
+    ++pictures;
+  }
+  EXPECT_EQ(pictures, 15);
+}
+
+// A gigabyte that is not there to decode.
+TEST(Picture, HeaderIsReadWithoutDecoding) {
+  const fs::path path = test::scratch_folder() / "large.png";
+  write_png(path, 32000, 32000, 8, 0, {}, "");
+  EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 32000, 32000));
+  EXPECT_GT(read_image_header(path).memory.held, int64_t{1} << 30);
 }
 
 TEST(PictureRefuses, DicomUnderAPicturesName) {
