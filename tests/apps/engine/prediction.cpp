@@ -1,17 +1,13 @@
 #include "apps/engine/prediction.h"
 
-#include <cmath>
 #include <fstream>
-#include <sstream>
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "kernels/process_memory.h"
-#include "tests/support/fake_model.h"
-#include "tests/support/test_data.h"
+#include "tests/support/predicted_cases.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
@@ -22,152 +18,21 @@ namespace vireo {
 namespace {
 
 namespace fs = std::filesystem;
+using test::all_orientations;
+using test::kObjectValue;
+using test::made_geometry;
+using test::made_volume;
+using test::Place;
+using test::place_of;
+using test::plain_preparation;
+using test::Predict;
+using test::text;
+using test::threshold_model;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-constexpr int64_t kObjectValue = 7;
-
-Preparation plain_preparation(int64_t value = kObjectValue) {
-  Preparation preparation;
-  preparation.dataset_name = "made";
-  preparation.channels = {{"CT", ChannelNormalization::Kind::kNone}};
-  preparation.labels = {{"background", 0, {}}, {"object", value, {200, 30, 30}}};
-  return preparation;
-}
-
-TrainedModel threshold_model(const Preparation& preparation) {
-  TrainedModel trained = test::threshold_model(50);
-  trained.preparation = preparation;
-  return trained;
-}
-
-// Three boxes of different sizes, so that no mirroring or turning leaves the object as it was;
-// LPS millimetres.
-bool in_object(const Vector3& p) {
-  const auto box = [&](double x0, double x1, double y0, double y1, double z0, double z1) {
-    return p[0] > x0 && p[0] < x1 && p[1] > y0 && p[1] < y1 && p[2] > z0 && p[2] < z1;
-  };
-  return box(-8, 9, -12, -4, -7, 8) || box(2, 9, -4, 11, -7, -1) || box(-8, -3, -4, 4, 2, 8);
-}
-
-Volume made_volume(const Geometry& geometry) {
-  const auto [depth, height, width] = geometry.size_zyx;
-  Volume volume{at::zeros({1, depth, height, width}), geometry};
-  auto values = volume.values.accessor<float, 4>();
-  for (int64_t z = 0; z < depth; ++z)
-    for (int64_t y = 0; y < height; ++y)
-      for (int64_t x = 0; x < width; ++x)
-        if (in_object(geometry.lps_from_voxel(
-                {static_cast<double>(z), static_cast<double>(y), static_cast<double>(x)})))
-          values[0][z][y][x] = 100;
-  return volume;
-}
-
-// A grid around the object whose index axes (z, y, x) run along the world axes axes[i], backwards
-// where signs[i] < 0; turned by `degrees` about the axis (1, 1, 1).
-Geometry made_geometry(const std::array<int, 3>& axes,
-                       const std::array<int, 3>& signs,
-                       double degrees = 0) {
-  const Vector3 spacing_of_world{1.5, 1.25, 2.5};
-  const std::array<int64_t, 3> size_of_world{20, 26, 13};
-  const double c = std::cos(degrees * M_PI / 180),
-               s = std::sin(degrees * M_PI / 180) / std::sqrt(3);
-  const double t = (1 - c) / 3;
-  const Matrix3 turn{{{c + t, t - s, t + s}, {t + s, c + t, t - s}, {t - s, t + s, c + t}}};
-  Geometry geometry;
-  for (int i = 0; i < 3; ++i) {
-    geometry.size_zyx[i] = size_of_world[axes[i]];
-    geometry.spacing_mm_zyx[i] = spacing_of_world[axes[i]];
-    for (int world = 0; world < 3; ++world)
-      geometry.direction_lps_from_zyx[world][i] = signs[i] * turn[world][axes[i]];
-  }
-  Vector3 middle{};
-  for (int i = 0; i < 3; ++i) middle[i] = static_cast<double>(geometry.size_zyx[i] - 1) / 2;
-  const Vector3 centre = geometry.lps_from_voxel(middle);
-  for (int i = 0; i < 3; ++i) geometry.origin_lps_mm[i] += 0.4 * (i + 1) - centre[i];
-  return geometry;
-}
-
-std::vector<Geometry> all_orientations() {
-  std::vector<Geometry> all;
-  std::array<int, 3> axes{0, 1, 2};
-  do {
-    for (int signs = 0; signs < 8; ++signs)
-      all.push_back(
-          made_geometry(axes, {signs & 1 ? -1 : 1, signs & 2 ? -1 : 1, signs & 4 ? -1 : 1}));
-  } while (std::next_permutation(axes.begin(), axes.end()));
-  all.push_back(made_geometry({2, 1, 0}, {1, 1, 1}, 20));
-  all.push_back(made_geometry({0, 2, 1}, {1, -1, 1}, -33));
-  return all;
-}
-
-// Where a mask lies, by its own file's geometry.
-struct Place {
-  double volume_mm3 = 0;
-  Vector3 centroid_lps_mm{};
-};
-
-Place place_of(const Volume& labels) {
-  Place place;
-  const at::Tensor points = labels.values[0].nonzero();
-  const auto rows = points.accessor<int64_t, 2>();
-  for (int64_t i = 0; i < points.size(0); ++i) {
-    const Vector3 at = labels.geometry.lps_from_voxel({static_cast<double>(rows[i][0]),
-                                                       static_cast<double>(rows[i][1]),
-                                                       static_cast<double>(rows[i][2])});
-    for (int k = 0; k < 3; ++k)
-      place.centroid_lps_mm[k] += at[k] / static_cast<double>(points.size(0));
-  }
-  place.volume_mm3 = static_cast<double>(points.size(0)) * labels.geometry.voxel_volume_mm3();
-  return place;
-}
-
-std::string text(const fs::path& path) {
-  return read_text(path);
-}
-
-class Predict : public ::testing::Test {
- protected:
-  void SetUp() override {
-    set_log_quiet(true);
-    fs::create_directories(in());
-    write_text_atomically(folder_ / "weights.safetensors", "weights");
-  }
-
-  fs::path in() const { return folder_ / "in"; }
-  fs::path out() const { return folder_ / "out"; }
-
-  PredictionOptions options() const {
-    PredictionOptions options;
-    options.input = in();
-    options.output = out();
-    options.preview = false;
-    options.model_files = {folder_ / "weights.safetensors"};
-    options.version = "9.9";
-    return options;
-  }
-
-  void put(const std::string& name, const Volume& volume) const {
-    write_image(in() / name, volume.values, volume.geometry);
-  }
-  nlohmann::json json(const std::string& name) const {
-    return nlohmann::json::parse(text(out() / name));
-  }
-  static std::string message(const std::vector<TrainedModel>& models,
-                             const PredictionOptions& options) {
-    try {
-      predict(models, options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "accepted";
-  }
-
-  fs::path folder_ = test::scratch_folder();
-};
 
 TEST_F(Predict, KeepsTheObjectInPlaceForEveryOrientation) {
   const auto geometries = all_orientations();
@@ -457,121 +322,6 @@ TEST_F(Predict, RefusesWhatCannotGoWell) {
   const auto problems = predict({wide}, options()).problems;
   ASSERT_EQ(problems.size(), 1u);
   EXPECT_THAT(problems[0], HasSubstr("channel"));
-}
-
-// Says what is missing, from the numbers told, and not before it must.
-TEST_F(Predict, RefusesACaseThatNoSlabWouldFit) {
-  put("a.nii.gz", made_volume(made_geometry({2, 1, 0}, {1, 1, 1})));
-  const TrainedModel good = threshold_model(plain_preparation());
-  PredictionOptions given = options();
-  given.max_memory_bytes = 1 << 20;
-  EXPECT_THAT(
-      predict({good}, given).problems,
-      ElementsAre(AllOf(HasSubstr("a.nii.gz: would need "),
-                        HasSubstr("of memory even slice by slice; --max-memory allows 1 MiB"))));
-  EXPECT_FALSE(fs::exists(out() / "a.nii.gz"));
-  given.max_memory_bytes = int64_t{4} << 30;
-  EXPECT_THAT(predict({good}, given).problems, IsEmpty());
-  const nlohmann::json estimate = json("manifest.json")["cases"][0]["memory_estimate_bytes"];
-  EXPECT_LE(estimate.get<int64_t>(), given.max_memory_bytes);
-}
-
-TEST_F(Predict, GivesTheSameLabelsForSlabsOfAnySize) {
-  Geometry geometry = made_geometry({1, 2, 0}, {1, -1, -1});
-  const auto [depth, height, width] = geometry.size_zyx;
-  put("a.nii.gz", {at::randn({1, depth, height, width}) * 40, geometry});
-  // The slice's neighbours and the pixels beside it matter.
-  const auto made_model = [](double weight) {
-    TrainedModel trained = test::fake_model(3, 4, [weight](const at::Tensor& image) {
-      const at::Tensor own = image.narrow(1, 1, 1), below = image.narrow(1, 0, 1);
-      return at::cat({own.roll(1, 3) * weight, below.roll(-1, 2), image.narrow(1, 2, 1), -own}, 1) /
-             20;
-    });
-    trained.neighbours = 1;
-    trained.mirrored_yx = {true, true};
-    trained.preparation = plain_preparation();
-    for (int64_t k = 2; k < 4; ++k)
-      trained.preparation.labels.push_back({"class " + std::to_string(k), k, {}});
-    trained.preparation.orientation_xyz = "RAS";
-    return trained;
-  };
-  std::vector<TrainedModel> models{made_model(1), made_model(0.7)};
-  models[1].window_yx = {11, 8};
-  for (const std::optional<Vector3>& spacing : {std::optional<Vector3>(),
-                                                std::optional<Vector3>({1.1, 1.9, 0.9}),
-                                                std::optional<Vector3>({4, 0, 2})}) {
-    for (TrainedModel& trained : models) trained.preparation.spacing_mm = spacing;
-    at::Tensor labels, shares;
-    for (const int64_t batch : {1, 2, 5, 1000}) {
-      PredictionOptions given = options();
-      given.inference.batch = batch;
-      given.probabilities = true;
-      ASSERT_THAT(predict(models, given).problems, IsEmpty());
-      const at::Tensor now = read_labels(out() / "a.nii.gz").values;
-      const at::Tensor shares_now = read_image(out() / "a_probabilities.nii.gz").values;
-      if (!labels.defined()) {
-        labels = now;
-        shares = shares_now;
-        EXPECT_EQ(std::get<0>(at::_unique(now)).numel(), 4);
-      }
-      EXPECT_TRUE(at::equal(now, labels));
-      EXPECT_TRUE(at::allclose(shares_now, shares, 1e-5, 1e-6));
-    }
-  }
-}
-
-// Run by the next test in a process of its own, so that nothing else is counted.
-TEST(MemoryOfALargeVolume, DISABLED_IsMeasuredInAProcessOfItsOwn) {
-  const fs::path folder = std::getenv("VIREO_MEMORY_TEST_FOLDER");
-  const std::string kind = std::getenv("VIREO_MEMORY_TEST_KIND");
-  constexpr int64_t kClasses = 30;
-  TrainedModel trained = test::fake_model(1, kClasses, [](const at::Tensor& image) {
-    std::vector<at::Tensor> logits;
-    for (int64_t k = 0; k < kClasses; ++k) logits.push_back(image * static_cast<double>(k));
-    return at::cat(logits, 1);
-  });
-  trained.window_yx = {64, 64};
-  trained.preparation = plain_preparation();
-  for (int64_t k = 2; k < kClasses; ++k)
-    trained.preparation.labels.push_back({"class " + std::to_string(k), k + 20, {}});
-  if (kind != "plain") trained.preparation.spacing_mm = Vector3{0, 1.5, 1.5};
-  PredictionOptions options;
-  options.output = folder / "out";
-  options.inference.memory_bytes = 64 << 20;
-  options.probabilities = kind == "probabilities";
-  options.also.seg_nrrd = kind == "segments";
-  options.input = folder / "large.nii";
-  const int64_t before = resident_memory_bytes();
-  ASSERT_EQ(predict({trained}, options).predicted, 1);
-  const auto manifest = nlohmann::json::parse(text(options.output / "manifest.json"));
-  std::cout << "\nmemory " << before << " " << manifest["peak_memory_bytes"] << " "
-            << manifest["cases"][0]["memory_estimate_bytes"] << "\n";
-}
-
-TEST_F(Predict, StaysWithinItsEstimate) {
-  const int64_t voxels = 400 * 96 * 96;
-  Geometry geometry;
-  geometry.size_zyx = {400, 96, 96};
-  geometry.spacing_mm_zyx = {2, 1, 1};
-  for (const char* kind : {"plain", "float", "probabilities", "segments"}) {
-    at::Tensor values = at::zeros({1, 400, 96, 96}, at::kShort);
-    values.narrow(1, 100, 200).narrow(2, 20, 40).narrow(3, 30, 60).fill_(1);
-    if (kind == std::string("float")) values = values * 0.5;
-    write_image(folder_ / "large.nii", values, geometry);
-    const test::CommandResult child = test::run_command(
-        "VIREO_MEMORY_TEST_KIND=" + std::string(kind) + " VIREO_MEMORY_TEST_FOLDER=" +
-        folder_.string() + " " + fs::read_symlink("/proc/self/exe").string() +
-        " --gtest_also_run_disabled_tests --gtest_filter='MemoryOfALargeVolume.*'");
-    ASSERT_EQ(child.exit_code, 0) << child.output << child.errors;
-    std::istringstream numbers(child.output.substr(child.output.find("\nmemory ") + 8));
-    int64_t before = 0, peak = 0, estimate = 0;
-    numbers >> before >> peak >> estimate;
-    EXPECT_LT(peak, estimate) << kind;
-    EXPECT_LT(2 * (estimate - before), 4 * 30 * voxels)
-        << "half of what the classes' probabilities would take";
-    std::cout << kind << ": " << ((peak - before) >> 20) << " MiB of "
-              << ((estimate - before) >> 20) << " MiB beside " << (before >> 20) << " MiB\n";
-  }
 }
 
 }  // namespace
