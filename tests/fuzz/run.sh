@@ -28,6 +28,22 @@ longest() {
   esac
 }
 
+# replay_real TARGET: every real file of its kind, broken ones too, where they are at hand.
+replay_real() {
+  local folder=${VIREO_TEST_DATA:-$here/../../../shared/data}/robustness pattern
+  case $1 in
+    dicom) pattern='*.dcm' ;;
+    nifti) pattern='*.nii*' ;;
+    nrrd_mha) pattern='*.nrrd' ;;
+    *) return 0 ;;
+  esac
+  [ -d "$folder" ] || return 0
+  find "$folder" -type f -name "$pattern" -print0 |
+    xargs -0 "$programs/fuzz_$1" -timeout=2 -rss_limit_mb=1024 >"$work/$1.real.log" 2>&1 && return 0
+  cp "$(sed -n 's/^Running: //p' "$work/$1.real.log" | tail -1)" "$work/findings/$1-real"
+  return 1
+}
+
 # run_one TARGET: one fuzzer, its output in a log, its line of the table in a file.
 run_one() {
   local name=$1 log=$work/$1.log status=0
@@ -40,8 +56,10 @@ run_one() {
   # What third-party libraries keep for the next call, or lose where they refuse a file, are no findings of ours.
   local leaks=1
   case $name in dicom* | nrrd_mha | picture | weights) leaks=0 ;; esac
-  ASAN_OPTIONS=quarantine_size_mb=16:detect_stack_use_after_return=0:detect_leaks=$leaks UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
-    "$programs/fuzz_$name" "${options[@]}" "$build/corpus/$name" "$build/seeds/$name" >"$log" 2>&1 || status=$?
+  export ASAN_OPTIONS=quarantine_size_mb=16:detect_stack_use_after_return=0:detect_leaks=$leaks
+  export UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1
+  "$programs/fuzz_$name" "${options[@]}" "$build/corpus/$name" "$build/seeds/$name" >"$log" 2>&1 || status=$?
+  replay_real "$name" || status=1
   local runs covered files found
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
   covered=$(grep -o 'cov: [0-9]*' "$log" | tail -1 | cut -d' ' -f2 || true)
@@ -63,7 +81,7 @@ if [ ! "$build/seeds" -nt "$programs/make_seeds" ]; then
   mv "$work/seeds" "$build/seeds"
 fi
 export here build seconds programs work
-export -f run_one dictionary longest
+export -f run_one replay_real dictionary longest
 printf '%s\n' "${names[@]}" | xargs -P "$(nproc)" -I{} bash -c 'run_one {}'
 
 printf '%-16s %12s %8s %10s %9s\n' target executions corpus coverage findings
