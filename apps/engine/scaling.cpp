@@ -97,10 +97,12 @@ void measure_side(std::vector<Series>& all, int64_t side, const ScalingQuestion&
       };
     contenders.push_back(contender);
   }
-  const std::vector<Timing> timings = time_in_turns(
-      contenders, {.seconds = question.seconds, .device = question.device, .between = [] {
-                     throw_if_interrupted("nothing was written");
-                   }});
+  const std::vector<Timing> timings =
+      time_in_turns(contenders,
+                    {.seconds = question.seconds,
+                     .cold_beyond = question.longest_pass,
+                     .device = question.device,
+                     .between = [] { throw_if_interrupted("nothing was written"); }});
   for (size_t i = 0; i < chosen.size(); ++i)
     chosen[i]->points.push_back({side, timings[i], spread_of(timings[i].seconds).min});
 }

@@ -18,7 +18,7 @@ using Clock = std::chrono::steady_clock;
 constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 constexpr double kSampleSeconds = 0.01;
 constexpr int64_t kFewestRounds = 3;
-constexpr double kLongPass = 1;  // what only the first pass takes is little beside this
+constexpr double kLongPass = 1;
 
 double quantile(const std::vector<double>& sorted, double share) {
   const double position = share * static_cast<double>(sorted.size() - 1);
@@ -37,7 +37,7 @@ class Turn {
     const auto in_force = begin();
     const double first = measured_pass();
     if (first >= std::max(settings_.seconds, kLongPass)) {
-      timing.seconds.push_back(first);
+      timing.seconds.push_back(first < settings_.cold_beyond ? measured_pass() : first);
       done = true;
       return;
     }

@@ -38,7 +38,8 @@ struct Timing {
 };
 
 struct TurnSettings {
-  double seconds = 1;  ///< to be spent on each contender, beside its first two passes
+  double seconds = 1;       ///< to be spent on each contender, beside its first two passes
+  double cold_beyond = 10;  ///< what takes longer than this, in seconds, is not run a second time
   c10::Device device = c10::kCPU;
   std::function<void()> between = {};  ///< called between passes; what it throws ends everything
 };
@@ -47,7 +48,7 @@ struct TurnSettings {
 /// order, so that what slows the machine down for a while falls on all alike. A time is the mean of
 /// as many passes as take a hundredth of a second, after one that is not counted. Each takes part
 /// until it has spent its seconds, and at least three times; one whose first pass takes longer than
-/// that, and than a second, is timed in that pass alone.
+/// that, and than a second, is timed in one more pass, or beyond `cold_beyond` in that first one.
 std::vector<Timing> time_in_turns(const std::vector<Contender>& contenders,
                                   const TurnSettings& settings);
 
