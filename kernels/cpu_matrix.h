@@ -59,8 +59,13 @@ inline void tile(const S* growth,
     for (int j = 0; j < kVectors; ++j) store(c + i * c_row + j * kLanes, sum[i][j]);
 }
 
-/// The same for any rows and columns that are multiples of 16.
-template <Before kBefore = Before::kKeep, class S>
+struct Nothing {
+  void operator()(int, int) const {}
+};
+
+/// The same for any rows and columns that are multiples of 16. Calls meanwhile(i, j) once before
+/// rows [i, j) of the product.
+template <Before kBefore = Before::kKeep, class S, class Meanwhile = Nothing>
 void multiply_add(int rows,
                   int inner,
                   int columns,
@@ -71,13 +76,15 @@ void multiply_add(int rows,
                   int64_t b_row,
                   S* c,
                   int64_t c_row,
-                  const S* growth = nullptr) {
+                  const S* growth = nullptr,
+                  const Meanwhile& meanwhile = {}) {
   constexpr int kLanes = Simd<S>::kLanes;
   constexpr int kWide = kVectorBytes == 64 ? 4 : 2;
   const auto from = [&](int i) { return kBefore == Before::kGrow ? growth + i : nullptr; };
   int column = 0;
   for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
-    for (int i = 0; i < rows; i += 4)
+    for (int i = 0; i < rows; i += 4) {
+      if (column == 0) meanwhile(i, i + 4);
       tile<kBefore, S, 4, kWide>(from(i),
                                  inner,
                                  a + i * a_row,
@@ -87,8 +94,10 @@ void multiply_add(int rows,
                                  b_row,
                                  c + i * c_row + column,
                                  c_row);
+    }
   for (; column < columns; column += kLanes)
-    for (int i = 0; i < rows; i += 8)
+    for (int i = 0; i < rows; i += 8) {
+      if (column == 0) meanwhile(i, i + 8);
       tile<kBefore, S, 8, 1>(from(i),
                              inner,
                              a + i * a_row,
@@ -98,6 +107,7 @@ void multiply_add(int rows,
                              b_row,
                              c + i * c_row + column,
                              c_row);
+    }
 }
 
 // ---- Vectors across ----

@@ -44,16 +44,21 @@ struct Walk {
 /// ln d: they change nothing.
 template <class S>
 struct Chunk {
-  S *r, *k, *v, *g, *d, *before, *behind;
-  S* total_less_one;  ///< [padded]: prod d - 1
+  S *own_r, *own_k, *own_v, *g, *d, *before, *behind;
+  S* total_less_one;   ///< [padded]: prod d - 1
+  const S *r, *k, *v;  ///< rows `stride` apart: these, or where the tensors themselves lie so
+  int64_t stride;
   static constexpr int kRows = 8 * kChunk;
 
-  Chunk(S* memory, int width) {
-    S** all[] = {&r, &k, &v, &g, &d, &before, &behind, &total_less_one};
+  Chunk(S* memory, int width) : stride(width) {
+    S** all[] = {&own_r, &own_k, &own_v, &g, &d, &before, &behind, &total_less_one};
     for (S** part : all) {
       *part = memory;
       memory += kChunk * width;
     }
+    r = own_r;
+    k = own_k;
+    v = own_v;
   }
 };
 
@@ -73,7 +78,8 @@ void read_rows(const void* base,
   const T* from = static_cast<const T*>(base) + walk.token(chunk) * stride;
   const int64_t ahead = next * walk.step * kChunk * stride;
   for (int t = 0; t < count; ++t, from += walk.step * stride, to += width) {
-    for (int n = 0; n < head; n += kLine) __builtin_prefetch(from + ahead + n);
+    if (next != 0)
+      for (int n = 0; n < head; n += kLine) __builtin_prefetch(from + ahead + n);
     int n = 0;
     for (; n + kLanes <= head; n += kLanes) store(to + n, load(from + n));
     if (n < head) store(to + n, load_some<S>(from + n, head - n));
@@ -105,16 +111,19 @@ inline Vector<S> log_decay(const S* w) {
   return -exp_below<S>(x > most ? most : x, Vector<S>{});
 }
 
-/// Writes d and prod d - 1 of a chunk.
+/// Writes d and prod d - 1 of a chunk; meanwhile asks for w of the next one.
 template <class S>
 void read_decays(
     const Row& row, const Walk& walk, int index, S* decays, S* total_less_one, int next = 1) {
   constexpr int kLanes = Simd<S>::kLanes;
   const int width = padded(row.head);
-  read_w(row, walk, index, decays, next);
+  read_w(row, walk, index, decays, 0);
+  const S* ahead =
+      static_cast<const S*>(row.w) + (walk.token(index) + next * walk.step * kChunk) * row.w_stride;
   for (int n = 0; n < width; n += kLanes) {
     Vector<S> sum{};
     for (int t = 0; t < kChunk; ++t) {
+      __builtin_prefetch(ahead + t * walk.step * row.w_stride + n, 0, 2);
       S* at = decays + t * width + n;
       const Vector<S> log = log_decay(at);
       sum += log;
@@ -147,9 +156,9 @@ inline void weigh_rows(const Chunk<S>& chunk, const S* x, bool by_those_before, 
   for (int n = 0; n < width; n += Simd<S>::kLanes) {
     Vector<S> product = splat<S>(1);
     for (int i = 0; i < kChunk; ++i) {
-      const int at = (by_those_before ? i : kChunk - 1 - i) * width + n;
-      store(to + at, load(x + at) * product);
-      product *= load(chunk.d + at);
+      const int t = by_those_before ? i : kChunk - 1 - i;
+      store(to + t * width + n, load(x + t * chunk.stride + n) * product);
+      product *= load(chunk.d + t * width + n);
     }
   }
 }
@@ -160,12 +169,66 @@ inline void scale_rows(const S* a, const S* b, int width, S* to) {
   for (int i = 0; i < kChunk * width; ++i) to[i] = a[i] * b[i];
 }
 
-/// state <- state prod d + sum_t weighted_t (x) value_t
-template <class S>
-void cross_chunk(const Chunk<S>& chunk, const S* weighted, const S* value, int width, S* state) {
-  multiply_add<Before::kGrow>(
-      width, kChunk, width, weighted, 1, width, value, width, state, width, chunk.total_less_one);
+/// state <- state prod d + sum_t weighted_t (x) value_t; for `meanwhile` see multiply_add.
+template <class S, class Meanwhile = Nothing>
+void cross_chunk(const Chunk<S>& chunk,
+                 const S* weighted,
+                 const S* value,
+                 int64_t value_stride,
+                 int width,
+                 S* state,
+                 const Meanwhile& meanwhile = {}) {
+  multiply_add<Before::kGrow>(width,
+                              kChunk,
+                              width,
+                              weighted,
+                              1,
+                              width,
+                              value,
+                              value_stride,
+                              state,
+                              width,
+                              chunk.total_less_one,
+                              meanwhile);
 }
+
+/// Asks for the rows of one chunk a few at a time, between steps of arithmetic: processors have few
+/// requests to memory under way at once, and wait where there are more.
+template <class T>
+class Ahead {
+ public:
+  Ahead(const Row& row, const Walk& walk, int chunk, bool results_too)
+      : row_(row),
+        first_(walk.token(chunk)),
+        step_(walk.step),
+        count_(walk.count(chunk)),
+        width_(padded(row.head)),
+        results_too_(results_too) {}
+
+  /// Called for all of the rows [0, padded) of a state, asks for all tokens.
+  void operator()(int begin, int end) const {
+    for (int t = begin * kChunk / width_; t < end * kChunk / width_ && t < count_; ++t) {
+      const int64_t token = first_ + t * step_;
+      ask<0>(row_.r, token * row_.r_stride);
+      ask<0>(row_.k, token * row_.k_stride);
+      ask<0>(row_.v, token * row_.v_stride);
+      if (results_too_) ask<1>(row_.y, token * row_.out_stride);
+    }
+  }
+
+ private:
+  template <int kToWrite>
+  void ask(const void* base, int64_t offset) const {
+    constexpr int kLine = 64 / sizeof(T);
+    const T* at = static_cast<const T*>(base) + offset;
+    for (int n = 0; n < row_.head; n += kLine) __builtin_prefetch(at + n, kToWrite, 2);
+  }
+
+  const Row& row_;
+  int64_t first_;
+  int step_, count_, width_;
+  bool results_too_;
+};
 
 /// For kVectors vectors of channels and all t > i: behind[t - i - 1] += r_t k_i prod_{i<s<t} d_s,
 /// and with kBoth before[t - i - 1] += r_i k_t prod_{i<s<t} d_s; from n = 0 on, where they begin.
@@ -174,7 +237,7 @@ inline void add_pairs(
     const Chunk<S>& chunk, int i, int width, int n, Vector<S>* behind, Vector<S>* before) {
   constexpr int kLanes = Simd<S>::kLanes;
   const auto at = [&](const S* rows, int t, int j) {
-    return load(rows + t * width + n + j * kLanes);
+    return load(rows + t * chunk.stride + n + j * kLanes);
   };
   Vector<S> k[kVectors], r[kVectors];
 #pragma GCC unroll 4
@@ -188,7 +251,7 @@ inline void add_pairs(
       if (n != 0) sum_before = before[t - i - 1];
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
-      const Vector<S> d = at(chunk.d, t, j);
+      const Vector<S> d = load(chunk.d + t * width + n + j * kLanes);
       sum_behind += at(chunk.r, t, j) * k[j];
       k[j] *= d;
       if constexpr (kBoth) {
@@ -215,7 +278,8 @@ void score(const Chunk<S>& chunk, const S* bonus, int width, S* scores) {
     terms[t] = Vector<S>{};
     if (bonus == nullptr) continue;
     for (int n = 0; n < width; n += kLanes)
-      terms[t] += load(chunk.r + t * width + n) * load(bonus + n) * load(chunk.k + t * width + n);
+      terms[t] += load(chunk.r + t * chunk.stride + n) * load(bonus + n) *
+                  load(chunk.k + t * chunk.stride + n);
   }
   for (int i = kChunk + kDirections * kPairs; i < kSums; ++i) terms[i] = Vector<S>{};
   Vector<S>* behind = terms + kChunk;
@@ -275,11 +339,12 @@ const S* read_bonus(const Row& row, Scratch<S>& scratch) {
   return bonus;
 }
 
+/// Tokens [begin, end) of a row, from contiguous padded rows.
 template <class T, class S>
-void write_rows(const Row& row, const Walk& walk, const S* from, void* to) {
+void write_rows(const Row& row, int64_t begin, int64_t end, const S* from, void* to) {
   constexpr int kLanes = Simd<S>::kLanes;
   const int width = padded(row.head);
-  for (int64_t t = walk.begin; t < walk.end; ++t, from += width) {
+  for (int64_t t = begin; t < end; ++t, from += width) {
     T* out = static_cast<T*>(to) + t * row.out_stride;
     int n = 0;
     for (; n + kLanes <= row.head; n += kLanes) store(out + n, load(from + n));

@@ -84,12 +84,12 @@ void summarise(const Row& row, int64_t segment, const Leaving& leaving, void* me
   };
   for (int c = 0; c < chunks; ++c) {
     read_decays(row, walk, c, chunk);
-    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
-    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
+    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.own_k);
+    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.own_v);
     add(kLeft, chunk.k, chunk.v, c);
     add(kRight, chunk.k, chunk.v, c);
     if (row.gy == nullptr) continue;
-    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r);
+    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.own_r);
     read_rows<T>(row.gy, row.gy_stride, walk, c, row.head, chunk.g);
     add(kGradLeft, chunk.r, chunk.g, c);
     add(kGradRight, chunk.r, chunk.g, c);
@@ -101,6 +101,13 @@ S* copied_state(const void* from, int width, S* to) {
   const S* state = static_cast<const S*>(from);
   for (int i = 0; i < width * width; ++i) to[i] = state[i];
   return to;
+}
+
+/// Whether whole chunks of r, k and v can be computed with where they lie.
+template <class T, class S>
+bool lies_as_computed(const Row& row) {
+  return sizeof(T) == sizeof(S) && row.head == padded(row.head) && row.r_stride == row.k_stride &&
+         row.v_stride == row.k_stride;
 }
 
 /// The state from the right meets the chunks from the last to the first, then that from the left
@@ -121,12 +128,27 @@ void forward(const Row& row, int64_t segment, const Entering& entering, void* me
   S* totals = scratch.rows(chunks);
   for (int c = 0; c < chunks; ++c)
     read_decays(row, walk, c, decays + int64_t{c} * kChunk * width, totals + int64_t{c} * width);
-  const auto read = [&](int c, int next) {
+  const bool lies_so = lies_as_computed<T, S>(row);
+  const auto read = [&](int c) {
     chunk.d = decays + int64_t{c} * kChunk * width;
     chunk.total_less_one = totals + int64_t{c} * width;
-    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r, next);
-    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k, next);
-    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v, next);
+    if (lies_so && walk.count(c) == kChunk) {
+      const auto at = [&](const void* x) {
+        return static_cast<const S*>(x) + walk.token(c) * row.k_stride;
+      };
+      chunk.r = at(row.r);
+      chunk.k = at(row.k);
+      chunk.v = at(row.v);
+      chunk.stride = row.k_stride;
+      return;
+    }
+    read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.own_r, 0);
+    read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.own_k, 0);
+    read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.own_v, 0);
+    chunk.r = chunk.own_r;
+    chunk.k = chunk.own_k;
+    chunk.v = chunk.own_v;
+    chunk.stride = width;
   };
   const auto add_state = [&](bool from_left, S* out) {
     weigh_rows(chunk, chunk.r, from_left, width, weighted);
@@ -136,30 +158,31 @@ void forward(const Row& row, int64_t segment, const Entering& entering, void* me
     else
       multiply_add(kChunk, width, width, weighted, width, 1, state, width, out, width);
   };
-  const auto cross = [&](bool from_left) {
+  const auto cross = [&](bool from_left, int next) {
     weigh_rows(chunk, chunk.k, !from_left, width, weighted);
-    cross_chunk(chunk, weighted, chunk.v, width, state);
+    cross_chunk(
+        chunk, weighted, chunk.v, chunk.stride, width, state, Ahead<T>(row, walk, next, from_left));
   };
   if (!row.causal) {
     copied_state(entering.state[kRight], width, state);
     for (int c = chunks - 1; c >= 0; --c) {
-      read(c, -1);
+      read(c);
       add_state(false, y + int64_t{c} * kChunk * width);
-      if (c > 0) cross(false);
+      if (c > 0) cross(false, c - 1);
     }
   }
   copied_state(entering.state[kLeft], width, state);
   alignas(64) S scores[kChunk * kChunk];
   for (int c = 0; c < chunks; ++c) {
-    read(c, 1);
+    read(c);
     S* out = y + int64_t{c} * kChunk * width;
     add_state(true, out);
     row.causal ? score<false>(chunk, bonus, width, scores)
                : score<true>(chunk, bonus, width, scores);
-    multiply_add(kChunk, kChunk, width, scores, kChunk, 1, chunk.v, width, out, width);
-    if (c + 1 < chunks) cross(true);
+    multiply_add(kChunk, kChunk, width, scores, kChunk, 1, chunk.v, chunk.stride, out, width);
+    write_rows<T>(row, walk.token(c), walk.token(c) + walk.count(c), out, row.y);
+    if (c + 1 < chunks) cross(true, c + 1);
   }
-  write_rows<T>(row, walk, y, row.y);
 }
 
 /// Where one walk of backward adds its results, a chunk's first token first.
@@ -252,11 +275,11 @@ void backward(
     copied_state(entering.state[from_left ? kLeft : kRight], width, state_at(0));
     for (int c = 0; c + 1 < chunks; ++c) {
       read_decays(row, walk, c, chunk);
-      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k);
-      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v);
+      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.own_k);
+      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.own_v);
       copied_state(state_at(c), width, state_at(c + 1));
       scale_rows(chunk.k, chunk.behind, width, weighted_k);
-      cross_chunk(chunk, weighted_k, chunk.v, width, state_at(c + 1));
+      cross_chunk(chunk, weighted_k, chunk.v, width, width, state_at(c + 1));
     }
 
     copied_state(entering.state[from_left ? kGradRight : kGradLeft], width, z);
@@ -265,9 +288,9 @@ void backward(
       const int64_t first = (walk.token(c) - walk.begin) * width;
       const Results<S> to{gr + first, gk + first, gv + first, ga + first, walk.step * width};
       read_decays(row, walk, c, chunk, -1);
-      read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.r, -1);
-      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.k, -1);
-      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.v, -1);
+      read_rows<T>(row.r, row.r_stride, walk, c, row.head, chunk.own_r, -1);
+      read_rows<T>(row.k, row.k_stride, walk, c, row.head, chunk.own_k, -1);
+      read_rows<T>(row.v, row.v_stride, walk, c, row.head, chunk.own_v, -1);
       read_rows<T>(row.gy, row.gy_stride, walk, c, row.head, chunk.g, -1);
       scale_rows(chunk.r, chunk.before, width, weighted_r);
       scale_rows(chunk.k, chunk.behind, width, weighted_k);
@@ -295,14 +318,14 @@ void backward(
       multiply_add(kChunk, width, width, weighted_k, width, 1, z, width, to.v, to.row);
       score<false>(chunk, own_bonus, width, scores);
       multiply_add(kChunk, kChunk, width, scores, 1, kChunk, chunk.g, width, to.v, to.row);
-      if (c > 0) cross_chunk(chunk, weighted_r, chunk.g, width, z);
+      if (c > 0) cross_chunk(chunk, weighted_r, chunk.g, width, width, z);
     }
   }
 
   const Walk walk(row, segment, true);
-  write_rows<T>(row, walk, gr, row.gr);
-  write_rows<T>(row, walk, gk, row.gk);
-  write_rows<T>(row, walk, gv, row.gv);
+  write_rows<T>(row, walk.begin, walk.end, gr, row.gr);
+  write_rows<T>(row, walk.begin, walk.end, gk, row.gk);
+  write_rows<T>(row, walk.begin, walk.end, gv, row.gv);
   for (int c = 0; c < walk.chunks(); ++c) {  // gw = the gradient of ln d, times ln d
     read_w(row, walk, c, chunk.d);
     for (int i = 0; i < kChunk * width; i += kLanes) {
@@ -310,7 +333,7 @@ void backward(
       store(at, load(at) * log_decay(chunk.d + i));
     }
   }
-  write_rows<S>(row, walk, ga, row.gw);
+  write_rows<S>(row, walk.begin, walk.end, ga, row.gw);
   for (int n = 0; n < row.head; ++n) gu_out[n] = static_cast<double>(gu[n]);
 }
 
