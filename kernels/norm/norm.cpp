@@ -59,83 +59,6 @@ at::Tensor receptance(const char* op, const at::Tensor& r, const at::Tensor& y) 
   return r.to(y.scalar_type());
 }
 
-// ---- Where there are no loops of our own: ATen's operations, in the state type ----
-
-/// One number per channel, in the shape that goes with x.
-at::Tensor along_channels(const at::Tensor& p, const at::Tensor& x) {
-  return x.dim() == 4 ? p.view({1, -1, 1, 1}) : p;
-}
-int64_t channel_dim(const at::Tensor& x) {
-  return x.dim() == 4 ? 1 : -1;
-}
-
-struct Normalised {
-  at::Tensor x;      ///< (x - mean) scale
-  at::Tensor scale;  ///< 1 / sqrt(variance + eps)
-};
-
-Normalised normalised(const at::Tensor& x_in, double eps) {
-  const at::Tensor x = x_in.to(norm_state_type(x_in));
-  const int64_t dim = channel_dim(x);
-  const at::Tensor away = x - x.mean(dim, /*keepdim=*/true);
-  const at::Tensor scale = (away.square().mean(dim, true) + eps).rsqrt();
-  return {away * scale, scale};
-}
-
-/// From the gradient of x, all sums over everything but channels.
-NormGradients gradients_of(const Normalised& n, const at::Tensor& weight, const at::Tensor& g) {
-  const int64_t dim = channel_dim(g);
-  const at::Tensor own = g * along_channels(weight, g);
-  const at::Tensor gx = (own - own.mean(dim, true) - n.x * (own * n.x).mean(dim, true)) * n.scale;
-  const std::vector<int64_t> others =
-      g.dim() == 4 ? std::vector<int64_t>{0, 2, 3} : std::vector<int64_t>{0, 1};
-  return {gx, (g * n.x).sum(others), g.sum(others)};
-}
-
-at::Tensor channel_norm_composite(const at::Tensor& x,
-                                  const at::Tensor& weight,
-                                  const at::Tensor& bias,
-                                  double eps) {
-  const at::Tensor y = normalised(x, eps).x * along_channels(weight, x) + along_channels(bias, x);
-  return y.to(x.scalar_type());
-}
-
-NormGradients channel_norm_backward_composite(const at::Tensor& x,
-                                              const at::Tensor& weight,
-                                              const at::Tensor& gout,
-                                              double eps) {
-  auto [gx, gweight, gbias] = gradients_of(normalised(x, eps), weight, gout.to(norm_state_type(x)));
-  return {gx.to(x.scalar_type()), gweight, gbias};
-}
-
-at::Tensor gate_composite(const at::Tensor& r,
-                          const at::Tensor& y,
-                          const std::optional<at::Tensor>& weight,
-                          const std::optional<at::Tensor>& bias,
-                          double eps) {
-  const at::ScalarType state = norm_state_type(y);
-  const at::Tensor n = weight ? normalised(y, eps).x * *weight + *bias : y.to(state);
-  return (r.to(state).sigmoid() * n).to(y.scalar_type());
-}
-
-GateGradients gate_backward_composite(const at::Tensor& r,
-                                      const at::Tensor& y,
-                                      const std::optional<at::Tensor>& weight,
-                                      const std::optional<at::Tensor>& bias,
-                                      const at::Tensor& gout,
-                                      double eps) {
-  const at::ScalarType state = norm_state_type(y), type = y.scalar_type();
-  const at::Tensor s = r.to(state).sigmoid(), through = gout.to(state) * s;
-  if (!weight) {
-    const at::Tensor none = at::empty({0}, s.options());
-    return {(through * y * (1 - s)).to(type), through.to(type), none, none};
-  }
-  const Normalised n = normalised(y, eps);
-  auto [gy, gweight, gbias] = gradients_of(n, *weight, through);
-  const at::Tensor gr = through * (n.x * *weight + *bias) * (1 - s);
-  return {gr.to(type), gy.to(type), gweight, gbias};
-}
-
 std::optional<at::Tensor> optional(const at::Tensor& x) {
   return x.defined() ? std::optional<at::Tensor>(x) : std::nullopt;
 }
@@ -256,13 +179,6 @@ TORCH_LIBRARY_FRAGMENT(vireo, library) {
   library.def(
       "gate_backward(Tensor r, Tensor y, Tensor? weight, Tensor? bias, Tensor gout, float eps)"
       " -> (Tensor gr, Tensor gy, Tensor gweight, Tensor gbias)");
-}
-
-TORCH_LIBRARY_IMPL(vireo, CUDA, library) {
-  library.impl("channel_norm", channel_norm_composite);
-  library.impl("channel_norm_backward", channel_norm_backward_composite);
-  library.impl("gate", gate_composite);
-  library.impl("gate_backward", gate_backward_composite);
 }
 
 }  // namespace vireo

@@ -9,6 +9,7 @@
 
 #include "kernels/bi_wkv/bi_wkv.h"
 #include "kernels/cuda_loader.h"
+#include "kernels/norm/norm.h"
 #include "kernels/shift/shift.h"
 #include "kernels/wkv6/wkv6.h"
 #include "tests/support/deviation.h"
@@ -160,6 +161,44 @@ TEST(CudaKernels, ShiftAndMix) {
               what);
         }
       }
+}
+
+TEST(CudaKernels, NormaliseAndGateTokens) {
+  REQUIRE_GPU();
+  at::manual_seed(5);
+  for (const at::ScalarType type : kTypes)
+    for (const auto& [tokens, channels] : std::vector<std::pair<int64_t, int64_t>>{
+             {1, 1}, {70, 33}, {196, 192}, {50, 3000}, {9, 9000}}) {
+      const auto values = [&] { return at::randn({2, tokens, channels}).to(type); };
+      const at::Tensor r = values(), y = values() + 3;
+      const at::Tensor weight = at::randn({channels}), bias = at::randn({channels});
+      const std::string what = named(type, 2, tokens, channels);
+      expect_as_on_the_cpu(
+          [](const Tensors& in) { return Tensors{channel_norm(in[0], in[1], in[2], 1e-5)}; },
+          {y, weight, bias},
+          what + " norm");
+      expect_as_on_the_cpu(
+          [](const Tensors& in) { return Tensors{gate(in[0], in[1])}; }, {r, y}, what + " gate");
+      expect_as_on_the_cpu(
+          [](const Tensors& in) { return Tensors{gated_norm(in[0], in[1], in[2], in[3], 1e-5)}; },
+          {r, y, weight, bias},
+          what + " gated norm");
+    }
+}
+
+TEST(CudaKernels, NormaliseMapsOfEitherLayout) {
+  REQUIRE_GPU();
+  at::manual_seed(6);
+  for (const at::ScalarType type : kTypes)
+    for (const auto format : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast})
+      for (const auto& shape : std::vector<std::vector<int64_t>>{
+               {1, 6, 1, 1}, {2, 7, 3, 5}, {3, 96, 28, 28}, {1, 40, 33, 31}})
+        expect_as_on_the_cpu(
+            [](const Tensors& in) { return Tensors{channel_norm(in[0], in[1], in[2], 1e-5)}; },
+            {(at::randn(shape) + 3).to(type).contiguous(format),
+             at::randn({shape[1]}),
+             at::randn({shape[1]})},
+            named(type, shape[0], shape[2] * shape[3], shape[1]) + " map");
 }
 
 }  // namespace
