@@ -9,8 +9,6 @@
 namespace vireo {
 namespace {
 
-constexpr double kLargestW = 10;  // exp(-exp(10)) is 0 in float64
-
 bool is_wkv6_type(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf;
 }
@@ -82,7 +80,7 @@ void check_wkv6_gradient(const at::Tensor& k, const at::Tensor& gy) {
 
 at::Tensor wkv6_log_decay(const at::Tensor& w, const at::Tensor& k) {
   const at::ScalarType state = k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return w.to(state).clamp_max(kLargestW).exp_().neg_().contiguous();
+  return w.to(state).clamp_max(kWkv6LargestW).exp_().neg_().contiguous();
 }
 
 at::Tensor wkv6_gw(at::Tensor log_decay_gradient,

@@ -13,10 +13,11 @@
 
 #include "kernels/cuda_sums.cuh"
 #include "kernels/wkv6/wkv6_blocks.h"
+#include "kernels/wkv6/wkv6_cuda.h"
 #include "kernels/wkv6/wkv6_ops.h"
 
-// The stages of wkv6_blocks.h as kernels, a block of threads per chunk of tokens of one head. No
-// atomics.
+// The stages of wkv6_blocks.h as kernels, a block of threads per chunk of tokens of one head, for
+// what wkv6_mma.cu does not take. No atomics.
 namespace vireo {
 namespace {
 
@@ -98,39 +99,46 @@ __global__ void backward_kernel(
                  to);
 }
 
-/// Contiguous inputs, alive as long as their Problem is in use, and how to launch over them.
-struct Launch {
-  at::Tensor r, k, v, gy, log_decay, u;
-  cudaStream_t stream;
+/// Contiguous, at an address from which two neighbours can be read as one word.
+at::Tensor in_words(const at::Tensor& x) {
+  const at::Tensor y = x.contiguous();
+  const auto address = reinterpret_cast<uintptr_t>(y.const_data_ptr());
+  return address % (2 * y.element_size()) == 0 ? y : y.clone();
+}
 
-  Launch(const at::Tensor& r_in,
-         const at::Tensor& k_in,
-         const at::Tensor& v_in,
-         const at::Tensor& w_in,
-         const at::Tensor& u_in,
-         const at::Tensor& gy_in)
-      : r(r_in.contiguous()),
-        k(k_in.contiguous()),
-        v(v_in.contiguous()),
-        log_decay(wkv6_log_decay(w_in, k_in)),
-        u(u_in.to(log_decay.scalar_type()).contiguous()),
-        stream(c10::cuda::getCurrentCUDAStream()) {
-    if (gy_in.defined()) gy = gy_in.to(k.scalar_type()).contiguous();
-  }
+template <class W, class S>
+__global__ void log_decay_kernel(const W* w, S* log_decay, int64_t count) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const S x = static_cast<S>(w[i]), most = static_cast<S>(kWkv6LargestW);
+  log_decay[i] = -::exp(x > most ? most : x);
+}
 
-  template <class T, class S = at::opmath_type<T>>
-  Problem<T, S> problem() const {
-    return {r.const_data_ptr<T>(),
-            k.const_data_ptr<T>(),
-            v.const_data_ptr<T>(),
-            gy.defined() ? gy.const_data_ptr<T>() : nullptr,
-            log_decay.const_data_ptr<S>(),
-            u.const_data_ptr<S>(),
-            k.size(0) * u.size(0),
-            k.size(1),
-            u.size(0),
-            static_cast<int>(u.size(1))};
-  }
+/// wkv6_log_decay() in one pass.
+at::Tensor log_decay_of(const at::Tensor& w_in, const at::Tensor& k) {
+  const at::Tensor w = w_in.contiguous();
+  const at::ScalarType state = k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor log_decay = at::empty(w.sizes(), w.options().dtype(state));
+  const int64_t count = w.numel(), blocks = (count + 255) / 256;
+  TORCH_CHECK(blocks < (int64_t{1} << 31), "wkv6: input too large for one launch");
+  if (count == 0) return log_decay;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, w.scalar_type(), "wkv6", [&] {
+    using W = scalar_t;
+    AT_DISPATCH_FLOATING_TYPES(state, "wkv6", [&] {
+      log_decay_kernel<<<static_cast<unsigned>(blocks),
+                         256,
+                         0,
+                         c10::cuda::getCurrentCUDAStream()>>>(
+          w.const_data_ptr<W>(), log_decay.mutable_data_ptr<scalar_t>(), count);
+      C10_CUDA_KERNEL_LAUNCH_CHECK();
+    });
+  });
+  return log_decay;
+}
+
+/// How to launch over all chunks of all rows.
+struct Launch : Wkv6Inputs {
+  using Wkv6Inputs::Wkv6Inputs;
 
   template <class T, class S, class Kernel, class... Arguments>
   void over_chunks(const Problem<T, S>& p,
@@ -159,15 +167,7 @@ struct Launch {
                 gradient,
                 states.mutable_data_ptr<S>(),
                 less_one.mutable_data_ptr<S>());
-    const int64_t numbers = p.rows * p.head * p.head;
-    carry_kernel<S><<<static_cast<unsigned>((numbers + 127) / 128), 128, 0, stream>>>(
-        p.rows,
-        p.chunks(),
-        p.head,
-        from_left,
-        states.mutable_data_ptr<S>(),
-        less_one.const_data_ptr<S>());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    carry_wkv6_states(p.rows, from_left, states, less_one, stream);
     return states;
   }
 };
@@ -182,10 +182,11 @@ at::Tensor wkv6_cuda(const at::Tensor& r,
   const c10::cuda::CUDAGuard guard(k.device());
   const Launch launch(r, k, v, w, u, {});
   if (k.numel() == 0) return at::empty(k.sizes(), launch.k.options());
+  if (const auto y = wkv6_by_tiles(launch, causal)) return *y;
   at::Tensor y = at::empty_like(launch.log_decay);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "wkv6", [&] {
     using S = at::opmath_type<scalar_t>;
-    const auto p = launch.problem<scalar_t>();
+    const auto p = launch.problem<scalar_t, S>();
     for (const bool from_left : {true, false}) {
       if (causal && !from_left) continue;
       const at::Tensor states = launch.states(p, from_left, /*gradient=*/false);
@@ -211,16 +212,24 @@ Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
   check_wkv6_gradient(k, gy);
   const c10::cuda::CUDAGuard guard(k.device());
   const Launch launch(r, k, v, w, u, gy);
-  const auto like = [&] { return at::empty_like(launch.log_decay); };
-  at::Tensor gr = like(), gk = like(), gv = like(), g_log_decay = like();
   const at::ScalarType type = k.scalar_type();
   if (k.numel() == 0)
-    return {gr.to(type), gk.to(type), gv.to(type), at::zeros_like(w), at::zeros_like(u)};
-  at::Tensor gu = at::empty(u.sizes(), launch.u.options());
+    return {at::empty_like(k),
+            at::empty_like(k),
+            at::empty_like(k),
+            at::zeros_like(w),
+            at::zeros_like(u)};
+  if (auto g = wkv6_backward_by_tiles(launch, causal)) {
+    std::get<3>(*g) = wkv6_gw(std::get<3>(*g), launch.log_decay, w);
+    std::get<4>(*g) = std::get<4>(*g).to(u.scalar_type());
+    return *g;
+  }
+  const auto like = [&] { return at::empty_like(launch.log_decay); };
+  at::Tensor gr = like(), gk = like(), gv = like(), g_log_decay = like();
+  at::Tensor gu;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, "wkv6_backward", [&] {
     using S = at::opmath_type<scalar_t>;
-    const auto p = launch.problem<scalar_t>();
-    // Summed over batch items and chunks: [batch][heads][chunks][N] with heads and chunks swapped.
+    const auto p = launch.problem<scalar_t, S>();
     at::Tensor shares =
         at::empty({k.size(0), u.size(0), p.chunks(), u.size(1)}, launch.u.options());
     const Gradients<S> to{gr.mutable_data_ptr<S>(),
@@ -240,12 +249,7 @@ Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
                          gradient_states.const_data_ptr<S>(),
                          to);
     }
-    const at::Tensor rows = shares.transpose(1, 2).contiguous();
-    sum_rows(rows.const_data_ptr<S>(),
-             gu.mutable_data_ptr<S>(),
-             k.size(0) * p.chunks(),
-             u.numel(),
-             launch.stream);
+    gu = sum_wkv6_shares(shares, launch.stream);
   });
   return {gr.to(type),
           gk.to(type),
@@ -255,6 +259,52 @@ Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
 }
 
 }  // namespace
+
+Wkv6Inputs::Wkv6Inputs(const at::Tensor& r_in,
+                       const at::Tensor& k_in,
+                       const at::Tensor& v_in,
+                       const at::Tensor& w_in,
+                       const at::Tensor& u_in,
+                       const at::Tensor& gy_in)
+    : r(in_words(r_in)),
+      k(in_words(k_in)),
+      v(in_words(v_in)),
+      log_decay(log_decay_of(w_in, k_in)),
+      u(u_in.to(log_decay.scalar_type()).contiguous()),
+      stream(c10::cuda::getCurrentCUDAStream()) {
+  if (gy_in.defined()) gy = in_words(gy_in.to(k.scalar_type()));
+}
+
+void carry_wkv6_states(int64_t rows,
+                       bool from_left,
+                       at::Tensor& states,
+                       const at::Tensor& less_one,
+                       cudaStream_t stream) {
+  const int64_t head = less_one.size(-1), numbers = rows * head * head;
+  AT_DISPATCH_FLOATING_TYPES(states.scalar_type(), "wkv6", [&] {
+    carry_kernel<scalar_t><<<static_cast<unsigned>((numbers + 127) / 128), 128, 0, stream>>>(
+        rows,
+        less_one.numel() / (rows * head),
+        static_cast<int>(head),
+        from_left,
+        states.mutable_data_ptr<scalar_t>(),
+        less_one.const_data_ptr<scalar_t>());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+at::Tensor sum_wkv6_shares(const at::Tensor& shares, cudaStream_t stream) {
+  at::Tensor gu = at::empty({shares.size(1), shares.size(3)}, shares.options());
+  const at::Tensor rows = shares.transpose(1, 2).contiguous();
+  AT_DISPATCH_FLOATING_TYPES(gu.scalar_type(), "wkv6_backward", [&] {
+    sum_rows(rows.const_data_ptr<scalar_t>(),
+             gu.mutable_data_ptr<scalar_t>(),
+             rows.size(0) * rows.size(1),
+             gu.numel(),
+             stream);
+  });
+  return gu;
+}
 
 TORCH_LIBRARY_IMPL(vireo, CUDA, library) {
   library.impl("wkv6", wkv6_cuda);

@@ -8,6 +8,7 @@
 namespace vireo {
 
 constexpr int64_t kWkv6LargestHead = 128;
+constexpr double kWkv6LargestW = 10;  ///< exp(-exp(10)) is 0 in float64
 
 /// gr, gk, gv, gw, gu.
 using Wkv6Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
