@@ -261,7 +261,7 @@ TEST(DicomFile, RefusesDeflatedElementsLongerThanTheirStream) {
     state.next_out = reinterpret_cast<Bytef*>(packed.data());
     state.avail_out = static_cast<uInt>(packed.size());
     EXPECT_EQ(deflate(&state, Z_FINISH), Z_STREAM_END);
-    packed.resize(packed.size() - state.avail_out);
+    packed.erase(packed.size() - state.avail_out);
     deflateEnd(&state);
     std::ofstream(path, std::ios::binary) << sound.substr(0, start) + packed;
     return test::message_of([&] { read_dicom_header(path); });
