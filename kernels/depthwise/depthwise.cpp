@@ -92,8 +92,8 @@ at::Tensor convolved(const at::Tensor& x,
 at::Tensor weight_gradient(
     const at::Tensor& x, const at::Tensor& gy, int64_t kernel, int64_t stride, int64_t padding) {
   const int64_t channels = x.size(1), taps = kernel * kernel;
-  const depthwise_rows::Job job{x.const_data_ptr<float>(),
-                                gy.const_data_ptr<float>(),
+  const depthwise_rows::Job job{x.const_data_ptr(),
+                                gy.const_data_ptr(),
                                 x.size(2),
                                 x.size(3),
                                 gy.size(2),
@@ -105,19 +105,21 @@ at::Tensor weight_gradient(
   const int64_t all_rows = gy.size(0) * gy.size(2);
   const int64_t parts = std::clamp<int64_t>(all_rows / kRowsPerPart, 1, kParts);
   const int64_t lanes = rows().lanes, blocks = (channels + lanes - 1) / lanes;
-  at::Tensor partial = at::empty({parts, taps, channels}, x.options());
+  const auto gradient =
+      x.scalar_type() == at::kFloat ? rows().weight_gradient_f32 : rows().weight_gradient_bf16;
+  at::Tensor partial = at::empty({parts, taps, channels}, x.options().dtype(at::kFloat));
   float* sums = partial.mutable_data_ptr<float>();
   at::parallel_for(0, parts * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t part = i / blocks;
-      rows().weight_gradient(job,
-                             {part * all_rows / parts,
-                              (part + 1) * all_rows / parts,
-                              i % blocks,
-                              sums + part * taps * channels});
+      gradient(job,
+               {part * all_rows / parts,
+                (part + 1) * all_rows / parts,
+                i % blocks,
+                sums + part * taps * channels});
     }
   });
-  return partial.sum(0).t().contiguous().view({channels, 1, kernel, kernel});
+  return partial.sum(0).t().to(x.scalar_type()).contiguous().view({channels, 1, kernel, kernel});
 }
 
 at::Tensor input_gradient(const at::Tensor& x,
@@ -184,10 +186,15 @@ at::Tensor depthwise_conv2d(const at::Tensor& x,
                             const at::Tensor& bias) {
   const bool gradients = at::GradMode::is_enabled() &&
                          (wants_gradient(x) || wants_gradient(weight) || wants_gradient(bias));
-  const bool autocast = at::autocast::is_autocast_enabled(at::kCPU);
-  if (!autocast && !gradients) return convolved(x, weight, bias, stride, padding);
-  if (!autocast && !bias.defined() && x.scalar_type() == at::kFloat &&
-      has_own_loops(x, weight, stride, padding))
+  if (x.is_cpu() && at::autocast::is_autocast_enabled(at::kCPU)) {
+    const c10::impl::ExcludeDispatchKeyGuard done(c10::DispatchKey::AutocastCPU);
+    const auto cast = [type = at::autocast::get_autocast_dtype(at::kCPU)](const at::Tensor& from) {
+      return from.defined() ? at::autocast::cached_cast(type, from, at::kCPU) : from;
+    };
+    return depthwise_conv2d(cast(x), cast(weight), stride, padding, cast(bias));
+  }
+  if (!gradients) return convolved(x, weight, bias, stride, padding);
+  if (!bias.defined() && has_own_loops(x, weight, stride, padding))
     return DepthwiseFunction::apply(x, weight, stride, padding);
   return at::conv2d(
       x, weight, bias, {stride, stride}, {padding, padding}, {1, 1}, /*groups=*/weight.size(0));

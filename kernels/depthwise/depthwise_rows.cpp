@@ -33,9 +33,9 @@ struct Lanes {
 };
 
 /// One row of taps over one output row. `in` is the input row that these taps read.
-template <int kKernel, int kStride, bool kAll>
+template <int kKernel, int kStride, bool kAll, class T>
 inline void add_row(
-    const Job& job, Lanes<kAll> lanes, const float* in, const float* gy, V (&sums)[kKernel]) {
+    const Job& job, Lanes<kAll> lanes, const T* in, const T* gy, V (&sums)[kKernel]) {
   const int64_t channels = job.channels, pad = job.padding;
   const auto at_border = [&](int64_t x) {
     const V g = lanes.get(gy + x * channels);
@@ -58,7 +58,7 @@ inline void add_row(
       V g[kColumns];
 #pragma GCC unroll 4
       for (int i = 0; i < kColumns; ++i) g[i] = lanes.get(gy + (x + i) * channels);
-      const float* from = in + (x - pad) * channels;
+      const T* from = in + (x - pad) * channels;
 #pragma GCC unroll 12
       for (int j = 0; j < kKernel + kColumns - 1; ++j) {
         const V value = lanes.get(from + j * channels);
@@ -70,7 +70,7 @@ inline void add_row(
   }
   for (; x < end; ++x) {
     const V g = lanes.get(gy + x * channels);
-    const float* from = in + (x * kStride - pad) * channels;
+    const T* from = in + (x * kStride - pad) * channels;
 #pragma GCC unroll 9
     for (int tap = 0; tap < kKernel; ++tap) sums[tap] += g * lanes.get(from + tap * channels);
   }
@@ -78,14 +78,15 @@ inline void add_row(
 }
 
 /// All taps over the part's rows, for the channels from `channel` on.
-template <int kKernel, int kStride, bool kAll>
+template <class T, int kKernel, int kStride, bool kAll>
 void add_rows(const Job& job,
               const Part& part,
               Lanes<kAll> lanes,
               int64_t channel,
               V (&sums)[kKernel][kKernel]) {
   const int64_t channels = job.channels;
-  const float *x = job.x + channel, *gy = job.gy + channel;
+  const T *x = static_cast<const T*>(job.x) + channel,
+          *gy = static_cast<const T*>(job.gy) + channel;
   for (int64_t first = part.first; first < part.last; first += kRows) {
     const int64_t stop = first + kRows < part.last ? first + kRows : part.last;
     for (int row_of_taps = 0; row_of_taps < kKernel; ++row_of_taps) {
@@ -106,7 +107,7 @@ void add_rows(const Job& job,
   }
 }
 
-template <int kKernel, int kStride>
+template <class T, int kKernel, int kStride>
 void of_lanes(const Job& job, const Part& part) {
   // The last block reads all lanes too where it can, and keeps what is its own.
   const int64_t begin = part.block * kLanes, left = job.channels - begin;
@@ -114,9 +115,9 @@ void of_lanes(const Job& job, const Part& part) {
   const int64_t read = left < kLanes && job.channels >= kLanes ? job.channels - kLanes : begin;
   V sums[kKernel][kKernel] = {};
   if (job.channels >= kLanes)
-    add_rows<kKernel, kStride>(job, part, Lanes<true>{}, read, sums);
+    add_rows<T, kKernel, kStride>(job, part, Lanes<true>{}, read, sums);
   else
-    add_rows<kKernel, kStride>(job, part, Lanes<false>{static_cast<int>(own)}, 0, sums);
+    add_rows<T, kKernel, kStride>(job, part, Lanes<false>{static_cast<int>(own)}, 0, sums);
   for (int tap = 0; tap < kKernel * kKernel; ++tap) {
     const V sum = sums[tap / kKernel][tap % kKernel];
     float* out = part.sums + tap * job.channels + begin;
@@ -124,24 +125,25 @@ void of_lanes(const Job& job, const Part& part) {
   }
 }
 
-template <int kKernel>
+template <class T, int kKernel>
 void of_stride(const Job& job, const Part& part) {
   if (job.stride == 1)
-    of_lanes<kKernel, 1>(job, part);
+    of_lanes<T, kKernel, 1>(job, part);
   else
-    of_lanes<kKernel, 2>(job, part);
+    of_lanes<T, kKernel, 2>(job, part);
 }
 
+template <class T>
 void weight_gradient(const Job& job, const Part& part) {
   switch (job.kernel) {
     case 3:
-      return of_stride<3>(job, part);
+      return of_stride<T, 3>(job, part);
     case 5:
-      return of_stride<5>(job, part);
+      return of_stride<T, 5>(job, part);
     case 7:
-      return of_stride<7>(job, part);
+      return of_stride<T, 7>(job, part);
     default:
-      return of_stride<9>(job, part);
+      return of_stride<T, 9>(job, part);
   }
 }
 
@@ -241,7 +243,8 @@ void forward(const Forward& job, int64_t first, int64_t last) {
 }  // namespace
 
 const Table& VIREO_ISA() {
-  static constexpr Table table{kLanes, weight_gradient, forward<float>, forward<Bf16>};
+  static constexpr Table table{
+      kLanes, weight_gradient<float>, weight_gradient<Bf16>, forward<float>, forward<Bf16>};
   return table;
 }
 

@@ -6,9 +6,10 @@
 // instruction set.
 namespace vireo::depthwise_rows {
 
+/// x and gy in a storage type; sums are float32.
 struct Job {
-  const float* x;   ///< [B, height, width, channels], contiguous
-  const float* gy;  ///< [B, out_height, out_width, channels], contiguous
+  const void* x;   ///< [B, height, width, channels], contiguous
+  const void* gy;  ///< [B, out_height, out_width, channels], contiguous
   int64_t height;
   int64_t width;
   int64_t out_height;
@@ -47,7 +48,8 @@ struct Forward {
 struct Table {
   /// Channels in a block.
   int64_t lanes;
-  void (*weight_gradient)(const Job&, const Part&);
+  void (*weight_gradient_f32)(const Job&, const Part&);
+  void (*weight_gradient_bf16)(const Job&, const Part&);
   /// The output rows [first, last), counted over the whole batch.
   void (*forward_f32)(const Forward&, int64_t first, int64_t last);
   void (*forward_bf16)(const Forward&, int64_t first, int64_t last);

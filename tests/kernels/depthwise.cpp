@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/deviation.h"
@@ -33,11 +34,19 @@ Result run(const at::Tensor& x_in, const at::Tensor& weight_in, const Operator& 
   const at::Tensor x = x_in.detach().clone().requires_grad_();
   const at::Tensor weight = weight_in.detach().clone().requires_grad_();
   const at::Tensor y = op(x, weight);
-  // A gradient that depends on the place, so that no two taps can be mistaken for each other.
-  const at::Tensor gy =
-      at::cos(at::arange(y.numel(), at::kDouble) * 0.7).view(y.sizes()).to(y.scalar_type());
+  // A gradient that depends on the place, so that no two taps can be mistaken for each other, and
+  // that every type can hold.
+  const at::Tensor gy = at::cos(at::arange(y.numel(), at::kDouble) * 0.7)
+                            .view(y.sizes())
+                            .to(at::kBFloat16)
+                            .to(y.scalar_type());
   y.backward(gy);
   return {y.detach(), x.grad(), weight.grad()};
+}
+
+at::Tensor by_libtorch(const Case& c, const at::Tensor& x, const at::Tensor& weight) {
+  return at::conv2d(
+      x, weight, {}, {c.stride, c.stride}, {c.padding, c.padding}, {1, 1}, c.channels);
 }
 
 Result ours(const Case& c, const at::Tensor& x, const at::Tensor& weight) {
@@ -70,8 +79,7 @@ TEST(Depthwise, EqualsLibTorchInDoublePrecision) {
     const Result result = ours(c, x, weight);
     const Result reference = run(
         x.to(at::kDouble), weight.to(at::kDouble), [&](const at::Tensor& a, const at::Tensor& b) {
-          return at::conv2d(
-              a, b, {}, {c.stride, c.stride}, {c.padding, c.padding}, {1, 1}, c.channels);
+          return by_libtorch(c, a, b);
         });
     EXPECT_LT(deviation(result.y, reference.y), 2e-6);
     EXPECT_LT(deviation(result.gx, reference.gx), 2e-6);
@@ -129,6 +137,44 @@ TEST(Depthwise, AddsABiasAndRoundsBFloat16Once) {
         EXPECT_EQ(rounded.scalar_type(), at::kBFloat16);
         EXPECT_LT(deviation(rounded, truth(half, half_weight)), 4e-3);
       }
+}
+
+TEST(Depthwise, SumsBFloat16GradientsInSingle) {
+  for (const int64_t kernel : {3, 5, 7, 9})
+    for (const int64_t stride : {1, 2})
+      for (const int64_t channels : {5, 40}) {
+        SCOPED_TRACE(::testing::Message() << kernel << " " << stride << " " << channels);
+        const Case c{2, channels, 13, 19, kernel, stride, kernel / 2};
+        const at::Tensor x = input_of(c).to(at::kBFloat16);
+        const at::Tensor weight = weight_of(c).to(at::kBFloat16);
+        const Result result = ours(c, x, weight);
+        const Result reference =
+            run(x.to(at::kDouble),
+                weight.to(at::kDouble),
+                [&](const at::Tensor& a, const at::Tensor& b) { return by_libtorch(c, a, b); });
+        EXPECT_EQ(result.gx.scalar_type(), at::kBFloat16);
+        EXPECT_EQ(result.gweight.scalar_type(), at::kBFloat16);
+        // Rounded once.
+        EXPECT_LT(deviation(result.gx, reference.gx), 4e-3);
+        EXPECT_LT(deviation(result.gweight, reference.gweight), 4e-3);
+      }
+}
+
+TEST(Depthwise, CastsUnderAutocastAsLibTorchDoes) {
+  const Case c{2, 40, 13, 19, 5, 1, 2};
+  const at::Tensor x = input_of(c), weight = weight_of(c);
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  const Result result = ours(c, x, weight);
+  const Result other = run(
+      x, weight, [&](const at::Tensor& a, const at::Tensor& b) { return by_libtorch(c, a, b); });
+  at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  EXPECT_EQ(result.y.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(result.gx.scalar_type(), at::kFloat);
+  EXPECT_EQ(result.gweight.scalar_type(), at::kFloat);
+  EXPECT_LT(deviation(result.y, other.y.to(at::kDouble)), 8e-3);
+  EXPECT_LT(deviation(result.gx, other.gx.to(at::kDouble)), 8e-3);
+  EXPECT_LT(deviation(result.gweight, other.gweight.to(at::kDouble)), 8e-3);
 }
 
 }  // namespace
