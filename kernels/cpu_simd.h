@@ -172,12 +172,20 @@ inline void store(Half* to, Vector<float> x) {
 /// The first `count` elements; the other lanes are zero.
 template <class S, class T>
 inline Vector<S> load_some(const T* from, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps((1u << count) - 1, from);
+  if constexpr (sizeof(T) == 8) return _mm512_maskz_loadu_pd((1u << count) - 1, from);
+#endif
   T padded[Simd<S>::kLanes] = {};
   __builtin_memcpy(padded, from, sizeof(T) * static_cast<unsigned>(count));
   return load(padded);
 }
 template <class S, class T>
 inline void store_some(T* to, Vector<S> x, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(to, (1u << count) - 1, x);
+  if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(to, (1u << count) - 1, x);
+#endif
   T padded[Simd<S>::kLanes];
   store(padded, x);
   __builtin_memcpy(to, padded, sizeof(T) * static_cast<unsigned>(count));

@@ -66,17 +66,17 @@ inline S total_of(Vector<S> x) {
 #endif
 }
 
-/// sigmoid(r) and sigmoid(-r), neither of them as a difference.
+/// sigmoid(r) and sigmoid(-r), neither of them as a difference; 1e-38 (1e-304) is as far as they
+/// go.
 template <class S>
 struct Sigmoid {
   Vector<S> open, shut;
 
   explicit Sigmoid(Vector<S> r) {
-    const Vector<S> none{}, one = splat<S>(1);
-    const Vector<S> e = exp_below<S>(r < none ? r : -r, none);
-    const Vector<S> larger = reciprocal<S>(one + e), smaller = e * larger;
-    open = r < none ? smaller : larger;
-    shut = r < none ? larger : smaller;
+    constexpr S kLowest = sizeof(S) == 4 ? S(-87) : S(-700);
+    const Vector<S> e = exp_below<S>(-larger(splat<S>(kLowest), r), Vector<S>{});
+    open = reciprocal<S>(e + S(1));
+    shut = e * open;
   }
 };
 
@@ -86,16 +86,29 @@ struct Moments {
   S scale, shift;
 };
 
+/// The sum of value(lanes) over all vectors: four sums, or every addition would wait for the last.
+template <class S, class Value>
+inline S sum_over(int64_t count, const Value& value) {
+  constexpr int kLanes = Simd<S>::kLanes, kSums = 4;
+  Vector<S> sums[kSums] = {};
+  int64_t at = 0;
+  for (; at + kSums * kLanes <= count; at += kSums * kLanes)
+#pragma GCC unroll 4
+    for (int i = 0; i < kSums; ++i) sums[i] += value(Lanes<S, true>{at + i * kLanes, kLanes});
+  for (; at + kLanes <= count; at += kLanes) sums[0] += value(Lanes<S, true>{at, kLanes});
+  if (at < count) sums[1] += value(Lanes<S, false>{at, static_cast<int>(count - at)});
+  return total_of<S>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 template <class T, class S>
 inline Moments<S> moments_of(const T* x, int64_t channels, double eps) {
-  Vector<S> sum{}, squares{};
-  for_each_vector<S>(channels, [&](const auto& lanes) { sum += lanes.get(x); });
-  const S mean = total_of<S>(sum) / static_cast<S>(channels);
-  for_each_vector<S>(channels, [&](const auto& lanes) {
+  const auto number = static_cast<S>(channels);
+  const S mean = sum_over<S>(channels, [&](const auto& lanes) { return lanes.get(x); }) / number;
+  const S squares = sum_over<S>(channels, [&](const auto& lanes) {
     const Vector<S> away = lanes.only(lanes.get(x) - mean);
-    squares += away * away;
+    return away * away;
   });
-  const S variance = total_of<S>(squares) / static_cast<S>(channels);
+  const S variance = squares / number;
   const S scale = S(1) / static_cast<S>(__builtin_sqrt(static_cast<double>(variance) + eps));
   return {scale, mean * scale};
 }
@@ -104,12 +117,18 @@ template <class T, bool kNorm, bool kGate>
 void forward(const Job& job, int64_t begin, int64_t end) {
   using S = typename StateOf<T>::type;
   const S *weight = static_cast<const S*>(job.weight), *bias = static_cast<const S*>(job.bias);
+  // The next row's are found before a row is written, so that nothing waits for them.
+  Moments<S> next{1, 0};
+  if constexpr (kNorm)
+    next = moments_of<T, S>(
+        static_cast<const T*>(job.y) + begin * job.channels, job.channels, job.eps);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t first = row * job.channels;
     const T *y = static_cast<const T*>(job.y) + first, *r = static_cast<const T*>(job.r) + first;
     T* out = static_cast<T*>(job.out) + first;
-    Moments<S> moments{1, 0};
-    if constexpr (kNorm) moments = moments_of<T, S>(y, job.channels, job.eps);
+    const Moments<S> moments = next;
+    if constexpr (kNorm)
+      if (row + 1 < end) next = moments_of<T, S>(y + job.channels, job.channels, job.eps);
     for_each_vector<S>(job.channels, [&](const auto& lanes) {
       Vector<S> x = lanes.get(y);
       if constexpr (kNorm)
@@ -154,12 +173,14 @@ void norm_backward(const Job& job, int64_t begin, int64_t end, void* sums_, void
   const S *weight = static_cast<const S*>(job.weight), *bias = static_cast<const S*>(job.bias);
   S *gweight = static_cast<S*>(sums_), *gbias = gweight + job.channels;
   S* weighted = static_cast<S*>(scratch);
+  Moments<S> next =
+      moments_of<T, S>(static_cast<const T*>(job.y) + begin * job.channels, job.channels, job.eps);
   for (int64_t row = begin; row < end; ++row) {
     const int64_t first = row * job.channels;
     const T *y = static_cast<const T*>(job.y) + first, *r = static_cast<const T*>(job.r) + first;
     const T* gout = static_cast<const T*>(job.gout) + first;
     T *gy = static_cast<T*>(job.gy) + first, *gr = static_cast<T*>(job.gr) + first;
-    const Moments<S> moments = moments_of<T, S>(y, job.channels, job.eps);
+    const Moments<S> moments = next;
     Vector<S> sum{}, sum_x{};
     for_each_vector<S>(job.channels, [&](const auto& lanes) {
       const Vector<S> x = lanes.get(y) * moments.scale - moments.shift, w = lanes.get(weight);
@@ -176,6 +197,7 @@ void norm_backward(const Job& job, int64_t begin, int64_t end, void* sums_, void
       sum += g;
       sum_x += g * x;
     });
+    if (row + 1 < end) next = moments_of<T, S>(y + job.channels, job.channels, job.eps);
     const S share = S(1) / static_cast<S>(job.channels);
     const S mean = total_of<S>(sum) * share, mean_x = total_of<S>(sum_x) * share;
     for_each_vector<S>(job.channels, [&](const auto& lanes) {
@@ -200,8 +222,8 @@ void backward_any(const Job& job, int64_t begin, int64_t end, void* sums, void* 
 template <class S>
 constexpr int kTileVectors = kTile / Simd<S>::kLanes;
 
-/// Vectors of pixels in a tile's scratch; the last ones of a small tile hold zeros.
-template <class S>
+/// The vectors of pixels in a tile's scratch, of which a small tile uses the first ones.
+template <class S, bool kFull>
 struct Tile {
   using V = Vector<S>;
   static constexpr int kVectors = kTileVectors<S>;
@@ -211,8 +233,14 @@ struct Tile {
   /// Calls body(i, whole or partial lanes) for the vectors that hold pixels.
   template <class Body>
   void each(const Body& body) const {
-    int i = 0;
-    for_each_vector<S>(count, [&](const auto& lanes) { body(i++, lanes); });
+    constexpr int kLanes = Simd<S>::kLanes;
+    if constexpr (kFull) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; ++i) body(i, Lanes<S, true>{i * kLanes, kLanes});
+    } else {
+      int i = 0;
+      for_each_vector<S>(count, [&](const auto& lanes) { body(i++, lanes); });
+    }
   }
 };
 
@@ -222,35 +250,24 @@ struct TileMoments {
 };
 
 /// Copies a tile to `x`, S[channels][kTile].
-template <class T, class S>
-inline TileMoments<S> read_tile(const Tile<S>& tile, const Maps& maps, const T* from, S* x) {
+template <class T, class S, bool kFull>
+inline TileMoments<S> read_tile(const Tile<S, kFull>& tile, const Maps& maps, const T* from, S* x) {
   using V = Vector<S>;
   constexpr int kLanes = Simd<S>::kLanes, kVectors = kTileVectors<S>;
   V mean[kVectors] = {}, squares[kVectors] = {};
-  for (int64_t c = 0; c < tile.channels; ++c) {
-    const T* channel = from + c * maps.pixels;
-    S* to = x + c * kTile;
-    if (tile.count == kTile) {
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) {
-        const V value = load(channel + i * kLanes);
-        store(to + i * kLanes, value);
-        mean[i] += value;
-      }
-    } else {
-      for (int i = 0; i < kTile; ++i)
-        to[i] = i < tile.count ? static_cast<S>(load_as_float(channel[i])) : S(0);
-      for (int i = 0; i < kVectors; ++i) mean[i] += load(to + i * kLanes);
-    }
-  }
+  for (int64_t c = 0; c < tile.channels; ++c)
+    tile.each([&](int i, const auto& lanes) {
+      const V value = lanes.get(from + c * maps.pixels);
+      store(x + c * kTile + i * kLanes, value);
+      mean[i] += value;
+    });
   const S share = S(1) / static_cast<S>(tile.channels);
   for (int i = 0; i < kVectors; ++i) mean[i] *= share;
   for (int64_t c = 0; c < tile.channels; ++c)
-#pragma GCC unroll 4
-    for (int i = 0; i < kVectors; ++i) {
+    tile.each([&](int i, const auto&) {
       const V away = load(x + c * kTile + i * kLanes) - mean[i];
       squares[i] += away * away;
-    }
+    });
   TileMoments<S> moments;
   for (int i = 0; i < kVectors; ++i) {
     for (int l = 0; l < kLanes; ++l)
@@ -262,21 +279,14 @@ inline TileMoments<S> read_tile(const Tile<S>& tile, const Maps& maps, const T* 
   return moments;
 }
 
-template <class S>
-inline Tile<S> tile_at(const Maps& maps, int64_t first) {
-  const int64_t left = maps.pixels - first;
-  return {maps.channels, left < kTile ? left : kTile};
-}
-
-template <class T>
-void map_forward(const Maps& maps, int64_t image, int64_t first, void* scratch) {
+template <class T, class Part>
+void map_forward(const Maps& maps, const Part& tile, int64_t image, int64_t first, void* scratch) {
   using S = typename StateOf<T>::type;
   constexpr int kLanes = Simd<S>::kLanes;
-  const auto tile = tile_at<S>(maps, first);
   const int64_t offset = image * maps.channels * maps.pixels + first;
   const S *weight = static_cast<const S*>(maps.weight), *bias = static_cast<const S*>(maps.bias);
   S* x = static_cast<S*>(scratch);
-  const auto moments = read_tile<T, S>(tile, maps, static_cast<const T*>(maps.x) + offset, x);
+  const auto moments = read_tile<T>(tile, maps, static_cast<const T*>(maps.x) + offset, x);
   for (int64_t c = 0; c < maps.channels; ++c) {
     T* out = static_cast<T*>(maps.out) + offset + c * maps.pixels;
     tile.each([&](int i, const auto& lanes) {
@@ -286,17 +296,17 @@ void map_forward(const Maps& maps, int64_t image, int64_t first, void* scratch) 
   }
 }
 
-template <class T>
-void map_backward(const Maps& maps, int64_t image, int64_t first, void* sums_, void* scratch) {
+template <class T, class Part>
+void map_backward(
+    const Maps& maps, const Part& tile, int64_t image, int64_t first, void* sums_, void* scratch) {
   using S = typename StateOf<T>::type;
   using V = Vector<S>;
   constexpr int kLanes = Simd<S>::kLanes, kVectors = kTileVectors<S>;
-  const auto tile = tile_at<S>(maps, first);
   const int64_t offset = image * maps.channels * maps.pixels + first;
   const S* weight = static_cast<const S*>(maps.weight);
   S *gweight = static_cast<S*>(sums_), *gbias = gweight + maps.channels;
   S *x = static_cast<S*>(scratch), *weighted = x + maps.channels * kTile;
-  const auto moments = read_tile<T, S>(tile, maps, static_cast<const T*>(maps.x) + offset, x);
+  const auto moments = read_tile<T>(tile, maps, static_cast<const T*>(maps.x) + offset, x);
   V mean[kVectors] = {}, mean_x[kVectors] = {};
   for (int64_t c = 0; c < maps.channels; ++c) {
     const T* gout = static_cast<const T*>(maps.gout) + offset + c * maps.pixels;
@@ -329,9 +339,33 @@ void map_backward(const Maps& maps, int64_t image, int64_t first, void* sums_, v
   }
 }
 
+/// Calls body(tile) for the pixels from `first` on.
+template <class T, class Body>
+inline void with_tile(const Maps& maps, int64_t first, const Body& body) {
+  using S = typename StateOf<T>::type;
+  const int64_t left = maps.pixels - first;
+  if (left >= kTile)
+    body(Tile<S, true>{maps.channels, kTile});
+  else
+    body(Tile<S, false>{maps.channels, left});
+}
+
+template <class T>
+void map_forward_any(const Maps& maps, int64_t image, int64_t first, void* scratch) {
+  with_tile<T>(
+      maps, first, [&](const auto& tile) { map_forward<T>(maps, tile, image, first, scratch); });
+}
+
+template <class T>
+void map_backward_any(const Maps& maps, int64_t image, int64_t first, void* sums, void* scratch) {
+  with_tile<T>(maps, first, [&](const auto& tile) {
+    map_backward<T>(maps, tile, image, first, sums, scratch);
+  });
+}
+
 template <class T>
 constexpr Functions functions() {
-  return {forward_any<T>, backward_any<T>, map_forward<T>, map_backward<T>};
+  return {forward_any<T>, backward_any<T>, map_forward_any<T>, map_backward_any<T>};
 }
 
 }  // namespace
