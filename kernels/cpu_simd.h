@@ -219,54 +219,75 @@ constexpr Sixteenths kSixteenths = [] {
 }();
 #endif
 
-/// e^x 2^-power for integral power, where that is normal; zero or nearly so where it is tiny.
-template <class S>
-inline Vector<S> exp_below(Vector<S> x, Vector<S> power) {
+/// e^x 2^-power for integral power, where that is normal; zero or nearly so where it is tiny. Of
+/// several vectors, one operation on all of them before the next: each waits for its last one.
+template <class S, int kCount>
+inline void exp_below(Vector<S> (&xs)[kCount], Vector<S> power) {
   constexpr S kLn2 = S(0.6931471805599453);
-  x = larger((power - S(Simd<S>::kBias - 1)) * kLn2, x);
+  const Vector<S> lowest = (power - S(Simd<S>::kBias - 1)) * kLn2;
 #if defined(__AVX512F__)
   if constexpr (sizeof(S) == 4) {
     // 2^j e^r with j in sixteenths, whose bits end `shifted`: the last four choose a root of two,
     // and the others, moved to the exponent, its power. The float nearest to ln 2 is off by 3e-9 of
     // itself, and Taylor's fourth term is below 1e-8.
     constexpr float kRound = Simd<float>::kRound / 16;
-    const Vector<S> shifted = (x * 1.44269504f - power) + kRound, j = shifted - kRound;
-    const Vector<S> r = x - (j + power) * kLn2;
     using I = Simd<float>::I;
-    const I bits = (I)shifted;
-    const auto chosen =
-        (I)_mm512_permutexvar_epi32((__m512i)bits, _mm512_load_si512(kSixteenths.bits));
-    const auto root = (Vector<S>)(chosen + (bits << 19));
-    return root * (((r * (1.0f / 6) + 0.5f) * r + 1.0f) * r) + root;
+    Vector<S> shifted[kCount], r[kCount], root[kCount];
+#define VIREO_ALL _Pragma("GCC unroll 8") for (int i = 0; i < kCount; ++i)
+    VIREO_ALL xs[i] = larger(lowest, xs[i]);
+    VIREO_ALL shifted[i] = xs[i] * 1.44269504f - power;
+    VIREO_ALL shifted[i] += kRound;
+    VIREO_ALL r[i] = shifted[i] - kRound;
+    VIREO_ALL r[i] += power;
+    VIREO_ALL r[i] = xs[i] - r[i] * kLn2;
+    VIREO_ALL root[i] = (Vector<S>)_mm512_permutexvar_epi32((__m512i)shifted[i],
+                                                            _mm512_load_si512(kSixteenths.bits));
+    VIREO_ALL root[i] = (Vector<S>)((I)root[i] + ((I)shifted[i] << 19));
+    VIREO_ALL xs[i] = r[i] * (1.0f / 6) + 0.5f;
+    VIREO_ALL xs[i] = xs[i] * r[i] + 1.0f;
+    VIREO_ALL xs[i] *= r[i];
+    VIREO_ALL xs[i] = root[i] * xs[i] + root[i];
+#undef VIREO_ALL
+    return;
   }
 #endif
-  const Vector<S> j = nearest<S>(x * S(1.4426950408889634));
-  Vector<S> p;
-  if constexpr (sizeof(S) == 4) {  // minimax on +-0.3475, error 2e-8
-    const Vector<S> r = (x - j * 0.693359375f) - j * -2.12194440e-4f;
-    p = r * 1.383661292e-3f + 8.375001140e-3f;
-    p = p * r + 4.166823998e-2f;
-    p = p * r + 1.666641831e-1f;
-    p = p * r + 4.999999106e-1f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-  } else {  // Taylor, error 1e-17
-    const Vector<S> r = (x - j * 6.93147180369123816490e-01) - j * 1.90821492927058770002e-10;
-    p = r * (1.0 / 6227020800) + 1.0 / 479001600;
-    p = p * r + 1.0 / 39916800;
-    p = p * r + 1.0 / 3628800;
-    p = p * r + 1.0 / 362880;
-    p = p * r + 1.0 / 40320;
-    p = p * r + 1.0 / 5040;
-    p = p * r + 1.0 / 720;
-    p = p * r + 1.0 / 120;
-    p = p * r + 1.0 / 24;
-    p = p * r + 1.0 / 6;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
+  for (Vector<S>& x : xs) {
+    x = larger(lowest, x);
+    const Vector<S> j = nearest<S>(x * S(1.4426950408889634));
+    Vector<S> p;
+    if constexpr (sizeof(S) == 4) {  // minimax on +-0.3475, error 2e-8
+      const Vector<S> r = (x - j * 0.693359375f) - j * -2.12194440e-4f;
+      p = r * 1.383661292e-3f + 8.375001140e-3f;
+      p = p * r + 4.166823998e-2f;
+      p = p * r + 1.666641831e-1f;
+      p = p * r + 4.999999106e-1f;
+      p = p * r + 1.0f;
+      p = p * r + 1.0f;
+    } else {  // Taylor, error 1e-17
+      const Vector<S> r = (x - j * 6.93147180369123816490e-01) - j * 1.90821492927058770002e-10;
+      p = r * (1.0 / 6227020800) + 1.0 / 479001600;
+      p = p * r + 1.0 / 39916800;
+      p = p * r + 1.0 / 3628800;
+      p = p * r + 1.0 / 362880;
+      p = p * r + 1.0 / 40320;
+      p = p * r + 1.0 / 5040;
+      p = p * r + 1.0 / 720;
+      p = p * r + 1.0 / 120;
+      p = p * r + 1.0 / 24;
+      p = p * r + 1.0 / 6;
+      p = p * r + 0.5;
+      p = p * r + 1.0;
+      p = p * r + 1.0;
+    }
+    x = times_pow2<S>(p, j - power);
   }
-  return times_pow2<S>(p, j - power);
+}
+
+template <class S>
+inline Vector<S> exp_below(Vector<S> x, Vector<S> power) {
+  Vector<S> xs[1] = {x};
+  exp_below<S>(xs, power);
+  return xs[0];
 }
 
 }  // namespace

@@ -16,7 +16,7 @@
 namespace vireo {
 namespace {
 
-using wkv_rows::kChunk;
+using wkv_rows::Cut;
 using wkv_rows::kWidth;
 using wkv_rows::Row;
 
@@ -32,6 +32,7 @@ struct Problem {
 
   at::Tensor w, u, k, v, gy;
   int64_t batch, tokens, channels, rows_per_item;
+  Cut cut;
   at::Tensor parameters;        ///< [rows per item][kParameters][kWidth]
   std::vector<int64_t> unsafe;  ///< channels whose decay needs the other way
 
@@ -47,12 +48,13 @@ struct Problem {
         batch(k.size(0)),
         tokens(k.size(1)),
         channels(k.size(2)),
-        rows_per_item((channels + kWidth<S> - 1) / kWidth<S>) {
+        rows_per_item((channels + kWidth<S> - 1) / kWidth<S>),
+        cut(tokens) {
     if (gy_in.defined()) gy = with_unit_channels(gy_in.to(k.scalar_type()));
     derive();
   }
 
-  int64_t rows() const { return batch * rows_per_item; }
+  bool backward() const { return gy.defined(); }
   bool some_safe() const { return static_cast<int64_t>(unsafe.size()) < channels; }
 
   void derive() {
@@ -72,18 +74,20 @@ struct Problem {
     for (int64_t part = 0; part < rows_per_item; ++part)
       derive(decay.data() + part * kWidth<S>,
              bonus.data() + part * kWidth<S>,
-             tokens,
+             cut.length,
              parameters.data_ptr<S>() + part * wkv_rows::kParameters * kWidth<S>);
   }
 
-  Row row(int64_t index, S* scratch) const {
-    const int64_t b = index / rows_per_item, part = index % rows_per_item;
+  /// Without results and scratch.
+  Row row(int64_t b, int64_t part) const {
     const int64_t first = part * kWidth<S>;
     const auto at = [&](const at::Tensor& x) {
       return x.defined() ? x.const_data_ptr<T>() + b * x.stride(0) + first : nullptr;
     };
     Row row{};
     row.tokens = tokens;
+    row.segments = cut.count;
+    row.segment_tokens = cut.length;
     row.width = static_cast<int>(std::min<int64_t>(kWidth<S>, channels - first));
     row.k = at(k);
     row.v = at(v);
@@ -93,71 +97,64 @@ struct Problem {
     row.gy_stride = gy.defined() ? gy.stride(1) : 0;
     row.out_stride = channels;
     row.parameters = parameters.const_data_ptr<S>() + part * wkv_rows::kParameters * kWidth<S>;
-    row.scratch = scratch;
     return row;
   }
 
-  /// Where in a contiguous [B,T,C] result this row begins.
-  int64_t offset(int64_t index) const {
-    return index / rows_per_item * tokens * channels + index % rows_per_item * kWidth<S>;
-  }
+  /// Where in a contiguous [B,T,C] a row begins.
+  int64_t offset(int64_t b, int64_t part) const { return b * tokens * channels + part * kWidth<S>; }
 };
 
-/// A stage over some chunks, or (without `chunks`) once per row.
-struct Stage {
-  void (*chunks)(const Row&, int64_t, int64_t);
-  void (*whole)(const Row&);
+/// What is done with every segment of every row; of rows of several segments, first `summarise`
+/// with every segment and then `carry` with every row, pair after pair.
+struct Stages {
+  std::vector<std::pair<void (*)(const Row&, int64_t), void (*)(const Row&)>> before;
+  void (*segment)(const Row&, int64_t);
 };
 
-/// Tokens that are worth a round of stages by all threads.
-constexpr int64_t kRound = 8192;
-
-/// Runs the stages over all rows. Enough rows: each thread takes rows and keeps to their memory.
-/// Few rows: the threads share the chunks of every stage, of one long row after the other, whose
-/// scratch then stays in the cache. Both compute the same numbers.
-template <class T, class MakeRow>
-void run_stages(const Problem<T>& problem,
-                const std::vector<Stage>& stages,
-                bool backward,
-                const MakeRow& make_row) {
+/// Runs the stages over all rows. finish(row, b, part) adds where results go.
+template <class T, class Finish>
+void run_stages(const Problem<T>& problem, const Stages& stages, const Finish& finish) {
   using S = typename Problem<T>::S;
-  const int64_t tokens = problem.tokens, chunks = wkv_rows::chunks_of(tokens);
-  const int64_t all = problem.rows(), size = wkv_rows::scratch_size<S>(tokens, backward);
-  const int threads = at::get_num_threads();
+  const int64_t parts = problem.rows_per_item, segments = problem.cut.count;
   const at::TensorOptions options = problem.w.options();
-  if (threads == 1 || all >= 4 * threads || chunks < 8) {
-    at::parallel_for(0, all, 1, [&](int64_t begin, int64_t end) {
-      at::Tensor scratch = at::empty({size}, options);
-      for (int64_t i = begin; i < end; ++i) {
-        const Row row = make_row(i, scratch.data_ptr<S>());
-        for (const Stage& stage : stages)
-          stage.chunks != nullptr ? stage.chunks(row, 0, chunks) : stage.whole(row);
-      }
-    });
-    return;
-  }
-  const int64_t together = std::clamp<int64_t>(kRound / tokens, 1, all);
-  at::Tensor scratch = at::empty({together, size}, options);
-  for (int64_t first = 0; first < all; first += together) {
-    const int64_t rows = std::min(together, all - first);
-    const auto row_at = [&](int64_t i) {
-      return make_row(first + i, scratch.data_ptr<S>() + i * size);
+  // Items of the batch that go through the stages together: enough to keep all threads busy, and
+  // few, so that one stage finds in the cache what another has read.
+  const int64_t wanted = 4 * at::get_num_threads(), units = parts * segments;
+  const int64_t together =
+      segments == 1 ? problem.batch
+                    : std::clamp<int64_t>((wanted + units - 1) / units, 1, problem.batch);
+  const int64_t ends_size = segments * wkv_rows::kEnds * kWidth<S>;
+  at::Tensor ends;
+  if (segments > 1) ends = at::empty({together * parts, ends_size}, options);
+  for (int64_t first = 0; first < problem.batch; first += together) {
+    const int64_t items = std::min(together, problem.batch - first);
+    const auto row_at = [&](int64_t item, int64_t part) {
+      Row row = problem.row(first + item, part);
+      if (segments > 1) row.ends = ends.data_ptr<S>() + (item * parts + part) * ends_size;
+      finish(row, first + item, part);
+      return row;
     };
-    for (const Stage& stage : stages) {
-      if (stage.chunks == nullptr) {
-        at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) stage.whole(row_at(i));
-        });
-        continue;
-      }
-      at::parallel_for(0, rows * chunks, 1, [&](int64_t begin, int64_t end) {
-        while (begin < end) {
-          const int64_t from = begin % chunks, to = std::min(chunks, from + (end - begin));
-          stage.chunks(row_at(begin / chunks), from, to);
-          begin += to - from;
+    const auto of_segments = [&](void (*stage)(const Row&, int64_t)) {
+      at::parallel_for(0, items * units, 1, [&](int64_t begin, int64_t end) {
+        const at::Tensor scratch =
+            at::empty({wkv_rows::scratch_size<S>(std::min(problem.tokens, problem.cut.length),
+                                                 problem.backward())},
+                      options);
+        for (int64_t i = begin; i < end; ++i) {
+          Row row = row_at(i / units, i % parts);
+          row.scratch = scratch.data_ptr<S>();
+          stage(row, i / parts % segments);
         }
       });
-    }
+    };
+    if (segments > 1)
+      for (const auto& [summarise, carry] : stages.before) {
+        of_segments(summarise);
+        at::parallel_for(0, items * parts, 1, [&, carry = carry](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) carry(row_at(i / parts, i % parts));
+        });
+      }
+    of_segments(stages.segment);
   }
 }
 
@@ -193,12 +190,9 @@ at::Tensor bi_wkv_cpu(const at::Tensor& w,
     const wkv_rows::Functions& rows = wkv_functions(k.scalar_type());
     if (problem.some_safe())
       run_stages(problem,
-                 {{rows.summarise, nullptr}, {nullptr, rows.carry}, {rows.forward, nullptr}},
-                 /*backward=*/false,
-                 [&](int64_t i, S* scratch) {
-                   Row row = problem.row(i, scratch);
-                   row.out[0] = y.data_ptr<T>() + problem.offset(i);
-                   return row;
+                 {{{rows.summarise, rows.carry}}, rows.forward},
+                 [&](Row& row, int64_t b, int64_t part) {
+                   row.out[0] = y.data_ptr<T>() + problem.offset(b, part);
                  });
     for_each_unsafe(problem, [&](int64_t b, int64_t c) {
       wkv::lane_forward<S, T>(problem.w.template const_data_ptr<S>()[c],
@@ -215,13 +209,13 @@ at::Tensor bi_wkv_cpu(const at::Tensor& w,
   return y;
 }
 
-/// [B,C] summed over B in order, whatever the number of threads.
-at::Tensor sum_items(const double* shares, int64_t batch, const at::Tensor& like) {
+/// [count,C] summed in order, whatever the number of threads.
+at::Tensor sum_shares(const double* shares, int64_t count, const at::Tensor& like) {
   at::Tensor total = at::zeros(like.sizes(), like.options().dtype(at::kDouble));
   double* sums = total.data_ptr<double>();
   const int64_t channels = like.numel();
-  for (int64_t b = 0; b < batch; ++b)
-    for (int64_t c = 0; c < channels; ++c) sums[c] += shares[b * channels + c];
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t c = 0; c < channels; ++c) sums[c] += shares[i * channels + c];
   return total.to(like.scalar_type());
 }
 
@@ -239,34 +233,29 @@ BiWkvGradients bi_wkv_backward_cpu(const at::Tensor& w,
   const auto options = k.options().memory_format(at::MemoryFormat::Contiguous);
   at::Tensor gk = at::empty(k.sizes(), options), gv = at::empty(k.sizes(), options);
   if (gk.numel() == 0) return {at::zeros_like(w), at::zeros_like(u), gk, gv};
-  const int64_t shares_size = k.size(0) * k.size(2);
-  at::Tensor shares = at::empty({2, k.size(0), k.size(2)}, k.options().dtype(at::kDouble));
+  const int64_t segments = Cut(k.size(1)).count;
+  at::Tensor shares =
+      at::empty({2, k.size(0) * segments, k.size(2)}, k.options().dtype(at::kDouble));
   double* share_w = shares.data_ptr<double>();
-  double* share_u = share_w + shares_size;
+  double* share_u = share_w + shares.stride(0);
   const auto run = [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using S = at::opmath_type<T>;
     const Problem<T> problem(w, u, k, v, gy);
     const wkv_rows::Functions& rows = wkv_functions(k.scalar_type());
     if (problem.some_safe())
-      run_stages(problem,
-                 {{rows.summarise, nullptr},
-                  {nullptr, rows.carry},
-                  {rows.grad_summarise, nullptr},
-                  {nullptr, rows.grad_carry},
-                  {rows.backward, nullptr},
-                  {nullptr, rows.reduce}},
-                 /*backward=*/true,
-                 [&](int64_t i, S* scratch) {
-                   Row row = problem.row(i, scratch);
-                   row.out[0] = gk.data_ptr<T>() + problem.offset(i);
-                   row.out[1] = gv.data_ptr<T>() + problem.offset(i);
-                   const int64_t share = i / problem.rows_per_item * problem.channels +
-                                         i % problem.rows_per_item * kWidth<S>;
-                   row.shares = share_w + share;
-                   row.shares_u = share_u + share;
-                   return row;
-                 });
+      run_stages(
+          problem,
+          {{{rows.summarise, rows.carry}, {rows.grad_summarise, rows.grad_carry}}, rows.backward},
+          [&](Row& row, int64_t b, int64_t part) {
+            const int64_t offset = problem.offset(b, part);
+            row.out[0] = gk.data_ptr<T>() + offset;
+            row.out[1] = gv.data_ptr<T>() + offset;
+            const int64_t share = b * segments * problem.channels + part * kWidth<S>;
+            row.shares = share_w + share;
+            row.shares_u = share_u + share;
+            row.shares_stride = problem.channels;
+          });
     for_each_unsafe(problem, [&](int64_t b, int64_t c) {
       const wkv::Share<double> share =
           wkv::lane_backward<S, T>(problem.w.template const_data_ptr<S>()[c],
@@ -277,15 +266,18 @@ BiWkvGradients bi_wkv_backward_cpu(const at::Tensor& w,
                                    result_lane<T>(gk, b, c),
                                    result_lane<T>(gv, b, c),
                                    problem.tokens);
-      share_w[b * problem.channels + c] = share.w;
-      share_u[b * problem.channels + c] = share.u;
+      for (int64_t j = 0; j < segments; ++j) {
+        share_w[(b * segments + j) * problem.channels + c] = j == 0 ? share.w : 0;
+        share_u[(b * segments + j) * problem.channels + c] = j == 0 ? share.u : 0;
+      }
     });
   };
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kBFloat16, at::kHalf, k.scalar_type(), "bi_wkv_backward", [&] {
         run(static_cast<scalar_t*>(nullptr));
       });
-  return {sum_items(share_w, k.size(0), w), sum_items(share_u, k.size(0), u), gk, gv};
+  const int64_t count = shares.size(1);
+  return {sum_shares(share_w, count, w), sum_shares(share_u, count, u), gk, gv};
 }
 
 at::Tensor bi_wkv_published_cpu(const at::Tensor& w,

@@ -4,36 +4,49 @@
 
 // Bi-WKV on the CPU for decays that are safe over the whole row (bi_wkv_math.h), vectorised over
 // channels; compiled once per instruction set. A row here is up to kRowBytes of neighbouring
-// channels of one batch item, cut into chunks of kChunk tokens. The stages, and what may run in
-// parallel:
+// channels of one batch item, cut into segments whose planes fit a core's cache, and those into
+// chunks of kChunk tokens. A segment is swept from the right, which leaves its keys' planes and the
+// sums that enter each chunk, then from the left. A row of several segments needs the sums that
+// enter those first. The stages, and what may run in parallel:
 //
-//   summarise        any chunks; then
-//   carry            once per row; then
-//   forward          any chunks: y
+//   summarise, carry   any segments; then once per row
+//   forward            any segments: y
 //
-//   or, after carry,
-//   grad_summarise   any chunks; then
-//   grad_carry       once per row; then
-//   backward         any chunks: gk, gv; then
-//   reduce           once per row: its share of gw and gu
+//   summarise, carry, grad_summarise, grad_carry
+//   backward           any segments: gk, gv, shares of gw and gu
 //
-// Every tensor is read once: what later stages need waits in the row's planes.
+// A row of one segment goes straight to `forward` or `backward`.
 namespace vireo::wkv_rows {
 
 constexpr int kChunk = 32;
-constexpr int kRowBytes = 256;
-/// Channels per row: 64 with float state, 32 with double.
+constexpr int kRowBytes = 128;
+/// Channels per row: 32 with float state, 16 with double.
 template <class S>
 constexpr int kWidth = kRowBytes / static_cast<int>(sizeof(S));
+
+/// The longest segments, in tokens.
+constexpr int64_t kSegment = 1024;
 
 constexpr int64_t chunks_of(int64_t tokens) {
   return (tokens + kChunk - 1) / kChunk;
 }
 
+/// How tokens are cut into segments, all of `length` but the last, which may be shorter.
+struct Cut {
+  int64_t count;
+  int64_t length;  ///< a multiple of kChunk
+
+  explicit constexpr Cut(int64_t tokens)
+      : count((tokens + kSegment - 1) / kSegment),
+        length(chunks_of((tokens + count - 1) / count) * kChunk) {}
+};
+
 /// One row; S is float, or double for double storage. Strides are in elements, from token to token.
 struct Row {
   int64_t tokens;
-  int width;  ///< channels, 1..kWidth<S>
+  int64_t segments;
+  int64_t segment_tokens;  ///< Cut::length
+  int width;               ///< channels, 1..kWidth<S>
   const void* k;
   const void* v;
   const void* gy;
@@ -43,41 +56,47 @@ struct Row {
   void* out[2];  ///< y, or gk and gv
   int64_t out_stride;
   const void* parameters;  ///< S[kParameters][kWidth], from derive
-  void* scratch;           ///< S[scratch_size()]
-  double* shares;          ///< gw of `width` channels
-  double* shares_u;        ///< gu of `width` channels
+  void* ends;              ///< S[segments][kEnds][kWidth]; unused by a row of one segment
+  void* scratch;           ///< S[scratch_size()], a thread's own
+  double* shares;          ///< gw of `width` channels, segments `shares_stride` apart
+  double* shares_u;        ///< gu, likewise
+  int64_t shares_stride;
 };
 
 /// Rows of the parameter block: e^-w, e^u, e^{-w n} as a sum of two numbers for n = kChunk and for
-/// n = the last chunk's tokens, and e^{-w t} for t < kChunk.
-enum Parameter { kStep, kBonus, kFull, kFullRest, kLast, kLastRest, kDistance };
+/// the tokens of a segment, what e^{-w kChunk} exceeds the power of the rounded e^-w by, and e^{-w
+/// t} for t < kChunk.
+enum Parameter { kStep, kBonus, kFull, kFullRest, kDrift, kOver, kOverRest, kDistance };
 constexpr int kParameters = kDistance + kChunk;
 
-/// Numbers kept per chunk and channel.
-enum Kept { kA, kB, kC, kD, kPower, kKeysKept };
-enum GradKept { kP, kQ, kPr, kQr, kGw, kGu, kGradKept };
+/// Numbers kept per segment and channel: its own sums, and after `carry` those that enter it.
+enum End { kEndA, kEndB, kEndC, kEndD, kPower, kEndP, kEndQ, kEndPr, kEndQr, kEnds };
+
+/// Numbers kept per chunk and channel: the sums that enter it, and its shares of gw and gu.
+enum Kept { kC, kD, kA, kB, kP, kQ, kPr, kQr, kGw, kGu, kKept };
 
 /// What is kept of every token and channel: e^k and e^k v; for backward also g = gy/den and g y.
 enum Plane { kE, kEv, kG, kGy };
+constexpr int kForwardPlanes = 2;
+constexpr int kBackwardPlanes = 4;
 
-/// Scratch elements of one row.
+/// Scratch elements of one segment.
 template <class S>
-constexpr int64_t scratch_size(int64_t tokens, bool backward) {
-  return kWidth<S> * (1 + chunks_of(tokens) * (kKeysKept + (backward ? kGradKept : 0)) +
-                      tokens * (backward ? 4 : 2));
+constexpr int64_t scratch_size(int64_t segment_tokens, bool backward) {
+  return kWidth<S> * (chunks_of(segment_tokens) * kKept +
+                      segment_tokens * (backward ? kBackwardPlanes : kForwardPlanes));
 }
 
-/// One set per storage type; [begin, end) are chunks.
+/// One set per storage type.
 struct Functions {
   /// Fills the parameter block from w and u of kWidth channels.
-  void (*derive)(const double* w, const double* u, int64_t tokens, void* parameters);
-  void (*summarise)(const Row&, int64_t begin, int64_t end);
+  void (*derive)(const double* w, const double* u, int64_t segment_tokens, void* parameters);
+  void (*summarise)(const Row&, int64_t segment);
   void (*carry)(const Row&);
-  void (*forward)(const Row&, int64_t begin, int64_t end);
-  void (*grad_summarise)(const Row&, int64_t begin, int64_t end);
+  void (*forward)(const Row&, int64_t segment);
+  void (*grad_summarise)(const Row&, int64_t segment);
   void (*grad_carry)(const Row&);
-  void (*backward)(const Row&, int64_t begin, int64_t end);
-  void (*reduce)(const Row&);
+  void (*backward)(const Row&, int64_t segment);
 };
 
 struct Table {

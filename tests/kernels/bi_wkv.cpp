@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "kernels/bi_wkv/bi_wkv_lane.h"
 #include "tests/kernels/reference.h"
 #include "tests/support/refusal.h"
 
@@ -144,6 +145,67 @@ TEST(BiWkv, StaysExactForExtremeKeysDecaysAndBonuses) {
       EXPECT_LE(deviation(exact.y, truth.y), 1e-12);
       EXPECT_LE(deviation(exact.gv, truth.gv), 1e-12);
       EXPECT_LE((exact.gk - truth.gk).abs().max().item<double>(), 1e-14 * size);
+    }
+}
+
+TEST(BiWkv, StaysExactWhereKeysRiseAlongTheRow) {
+  // From either end the largest keys come last.
+  for (const double slope : {0.6, -0.6, 0.05, -0.05}) {
+    SCOPED_TRACE(slope);
+    Problem p = Problem::random(1, 150, 20, -5, 16);
+    p.k += slope * at::arange(150, at::kDouble).view({1, 150, 1});
+    const Result truth = run_reference(p);
+    expect_close(run_ours(p), truth, 1e-12, 1e-11);
+    const Problem single = p.to(at::kFloat);
+    const Result ours = run_ours(single), same = run_reference(single);
+    EXPECT_LE(deviation(ours.y, same.y), 1e-5);
+    EXPECT_LE(deviation(ours.gv, same.gv), 1e-5);
+  }
+}
+
+TEST(BiWkv, EndsWhereKeysAreBeyondAllPrecision) {
+  for (const int64_t tokens : {300, 1500})
+    for (const double size : {1e6, 1e9, 1e30}) {
+      SCOPED_TRACE(::testing::Message() << tokens << " tokens, " << size);
+      Problem p = Problem::random(1, tokens, 20, -5, 16);
+      p.k.narrow(1, 0, tokens / 2).fill_(size);
+      EXPECT_EQ(run_ours(p.to(at::kFloat)).y.sizes(), p.k.sizes());
+      if (size == 1e6 && tokens == 300) expect_close(run_ours(p), run_reference(p), 1e-8, 1e-7);
+    }
+}
+
+/// One channel of one item after another, from token to token: the way of unsafe channels.
+Result run_lanes(const Problem& p) {
+  const int64_t tokens = p.k.size(1), channels = p.k.size(2);
+  Result r{at::empty_like(p.k), at::zeros_like(p.w), at::zeros_like(p.u), {}, {}};
+  r.gk = at::empty_like(p.k);
+  r.gv = at::empty_like(p.k);
+  for (int64_t b = 0; b < p.k.size(0); ++b)
+    for (int64_t c = 0; c < channels; ++c) {
+      const auto lane = [&](const at::Tensor& x) {
+        return wkv::Lane<double>{x.data_ptr<double>() + b * tokens * channels + c, channels};
+      };
+      const auto read = [&](const at::Tensor& x) {
+        return wkv::Lane<const double>{lane(x).data, channels};
+      };
+      const double w = p.w[c].item<double>(), u = p.u[c].item<double>();
+      wkv::lane_forward<double, double>(w, u, read(p.k), read(p.v), lane(r.y), tokens);
+      const auto share = wkv::lane_backward<double, double>(
+          w, u, read(p.k), read(p.v), read(p.gy), lane(r.gk), lane(r.gv), tokens);
+      r.gw[c] += share.w;
+      r.gu[c] += share.u;
+    }
+  return r;
+}
+
+TEST(BiWkv, EqualsAWalkOverRowsThatAreCutIntoSegments) {
+  for (const int64_t tokens : {2049, 4097, 9003})
+    for (const double scale : {-20.0, 0.0, 16.0}) {
+      SCOPED_TRACE(::testing::Message() << tokens << " tokens, w T = " << scale);
+      const Problem p = Problem::random(2, tokens, 19, scale, scale, 2.0);
+      expect_close(run_ours(p), run_lanes(p), 1e-12, 1e-10);
+      const Problem single = p.to(at::kFloat);
+      expect_close(run_ours(single), run_lanes(single.to(at::kDouble)), 5e-6, 1e-4);
     }
 }
 
