@@ -48,7 +48,7 @@ batch_size = 4
 batches_per_epoch = 10
 foreground_fraction = 0
 [train]
-epochs = 3
+epochs = 6
 learning_rate = 1e-2
 ema_decay = 0
 device = "cpu"
@@ -153,9 +153,10 @@ TEST(EvaluateCases, ScoresAcdcAsItsLabelMapsAreScored) {
   ASSERT_EQ(direct["metric_per_case"].size(), 2u);
   for (size_t i = 0; i < 2; ++i)
     EXPECT_EQ(direct["metric_per_case"][i]["metrics"], by_files["metric_per_case"][i]["metrics"]);
-  EXPECT_GT(direct["metric_per_case"][0]["metrics"]["1"]["HD95"].get<double>() +
-                direct["metric_per_case"][0]["metrics"]["1"]["Dice"].get<double>(),
-            0);
+  int64_t predicted = 0;
+  for (const auto& [label, scores] : direct["metric_per_case"][0]["metrics"].items())
+    predicted += scores["n_pred"].get<int64_t>();
+  EXPECT_GT(predicted, 0) << "nothing was segmented, and nothing compared";
 }
 
 // The files in configs/ as they are, but for the folder.
