@@ -414,7 +414,12 @@ std::string ConfigTable::resolved_text() const {
     return all;
   };
   std::ostringstream out;
-  out << collect(*node_) << "\n";
+  // toml++ 3.3 writes texts with quotes or several lines in forms that it does not always read.
+  out << toml::toml_formatter(
+             collect(*node_),
+             toml::toml_formatter::default_flags & ~(toml::format_flags::allow_literal_strings |
+                                                     toml::format_flags::allow_multi_line_strings))
+      << "\n";
   return out.str();
 }
 

@@ -99,11 +99,13 @@ TEST(ConfigTable, ResolvedTextReadsBackTheSame) {
   auto config = ConfigTable::from_text("[train]\nepochs = 3\n", "run.toml");
   config.table("train").integer("epochs", 1);
   config.table("train").number("lr", 1e-3);
-  config.table("train").texts("names", {"a b", "c\"d"});
+  const std::vector<std::string> names{
+      "a b", "c\"d", "'", "a'''b\nc", "\"\"\"\n'''", "C:\\new", "tab\t\x01"};
+  config.table("train").texts("names", names);
   auto again = ConfigTable::from_text(config.resolved_text(), "resolved");
   EXPECT_EQ(again.table("train").integer("epochs"), 3);
   EXPECT_EQ(again.table("train").number("lr", 0), 1e-3);
-  EXPECT_EQ(again.table("train").texts("names", {}), (std::vector<std::string>{"a b", "c\"d"}));
+  EXPECT_EQ(again.table("train").texts("names", {}), names);
 }
 
 TEST(ConfigTable, ExpandsTheEnvironmentAndNamesWhatIsUnset) {
