@@ -169,7 +169,12 @@ void check_meta_header(const fs::path& path) {
       if (!(dimensions >= 1 && dimensions <= 10))
         throw DataError(path, "its header's NDims is no number from 1 to 10");
     }
-    if (!line.starts_with("ElementDataFile")) continue;
+    if (line.find("ElementDataFile") >= separator) continue;
+    // MetaIO makes names of files of the numbers that follow, and divides by one of them.
+    if (line.find('%', separator) != std::string::npos)
+      throw DataError(path,
+                      "its header names the files of its voxels by a pattern, which is not read; "
+                      "convert it to a single file");
     const auto held = static_cast<int64_t>(fs::file_size(path)) - in.tellg();
     if (extension == ".mha" && compressed >= 0 && held < compressed)
       throw DataError(path,

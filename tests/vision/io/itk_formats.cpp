@@ -83,6 +83,10 @@ TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {
       << "ObjectType = Image\nNDims = 01111111111111\nBinaryData = True\nCompressedData = False\n"
          "DimSize = 3 3 3\nElementType = MET_FLOAT\nElementDataFile = LOCAL\nabc";
   EXPECT_THAT(refusal(folder / "deep.mha"), HasSubstr("NDims is no number from 1 to 10"));
+  std::ofstream(folder / "pattern.mhd", std::ios::binary)
+      << "ObjectType = Image\nNDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\n"
+         "ElementDataFile = slice%d.raw 1 2 0\n";
+  EXPECT_THAT(refusal(folder / "pattern.mhd"), HasSubstr("by a pattern, which is not read"));
 }
 
 }  // namespace
