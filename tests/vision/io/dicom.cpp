@@ -248,7 +248,7 @@ TEST(DicomFile, KeepsSignsMasksUnusedBitsAndTurnsMonochrome1Round) {
 TEST(DicomFile, RefusesDeflatedElementsLongerThanTheirStream) {
   const fs::path path = test::scratch_folder() / "one.dcm";
   test::write_slice(path, test::slices_of(plain_grid())[0], EXS_DeflatedLittleEndianExplicit);
-  const std::string sound = read_text(path);
+  std::string sound = read_text(path);
   // The prefix, and the file meta information, whose first element holds its length.
   const size_t start = 144 + static_cast<unsigned char>(sound[140]) +
                        256 * static_cast<size_t>(static_cast<unsigned char>(sound[141]));
@@ -283,6 +283,13 @@ TEST(DicomFile, RefusesDeflatedElementsLongerThanTheirStream) {
                       "CS\x02\x00"s
                       "CT"),
               HasSubstr("it has no Rows"));
+  // Of a representation that is not known yet.
+  EXPECT_THAT(message("\x09\x00\x10\x10ZZ\x00\x00\x50\x55\x55\x55"s
+                      "ab"),
+              HasSubstr("(0009,1010) declares 1431655760 bytes"));
+  // The meta information holds another group, and goes on as long as it says.
+  sound[144] = '\x09';
+  EXPECT_THAT(message(pixels), HasSubstr("(7fe0,0010) declares 1431655760"));
 }
 
 TEST(DicomFile, RefusesCutFilesAndSizesThatTheFileCannotHold) {

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <zlib.h>
@@ -32,6 +33,15 @@ struct ElementHead {
   uint32_t length = 0;
 };
 
+// Whether a length of 4 bytes follows, behind two of nothing: of the representations that have it,
+// and of those yet to come, which DCMTK takes two other capital letters for.
+bool has_long_length(const std::string& vr) {
+  static constexpr std::string_view kShort =
+      "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US";
+  const auto is_capital = [](char c) { return c >= 'A' && c <= 'Z'; };
+  return is_capital(vr[0]) && is_capital(vr[1]) && kShort.find(vr) == std::string_view::npos;
+}
+
 // The next head that `read(bytes, count)` gives; nothing when there is none, or none like this.
 template <typename Read>
 std::optional<ElementHead> next_head(Read read) {
@@ -46,12 +56,10 @@ std::optional<ElementHead> next_head(Read read) {
   }
   head.vr.assign({static_cast<char>(bytes[4]), static_cast<char>(bytes[5])});
   head.length = little_endian(&bytes[6], 2);
-  for (const char* long_form :
-       {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-    if (head.vr == long_form) {
-      if (!read(bytes.data(), 4)) return std::nullopt;
-      head.length = little_endian(bytes.data(), 4);
-    }
+  if (has_long_length(head.vr)) {
+    if (!read(bytes.data(), 4)) return std::nullopt;
+    head.length = little_endian(bytes.data(), 4);
+  }
   return head;
 }
 
@@ -104,28 +112,32 @@ class InflatedStream {
 };
 
 // Leaves `file` behind the file meta information. Whether its transfer syntax is a deflated one.
+// As DCMTK has it, the meta information is as long as its first element says, whatever groups it
+// holds; without that, as far as group 0002 goes.
 bool is_deflated(std::ifstream& file) {
-  file.seekg(132);
+  std::streamoff start = 132, end = -1;
+  file.seekg(start);
   bool deflated = false;
-  for (std::streamoff start = 132;; start = file.tellg()) {
+  for (; start != end; start = file.tellg()) {
     const auto head = next_head([&](unsigned char* bytes, size_t count) {
       return static_cast<bool>(
           file.read(reinterpret_cast<char*>(bytes), static_cast<std::streamsize>(count)));
     });
-    if (!head || head->group != 0x0002) {
-      file.clear();
-      file.seekg(start);
-      return deflated;
-    }
-    if (head->element == 0x0010 && head->length <= 64) {
-      std::string uid(head->length, '\0');
-      file.read(uid.data(), head->length);
-      uid.resize(uid.find_last_not_of(std::string(" \0", 2)) + 1);
-      deflated = uid == "1.2.840.10008.1.2.1.99" || uid == "1.2.840.10008.1.2.4.95";
-    } else {
-      file.seekg(head->length, std::ios::cur);
-    }
+    if (!head || (end < 0 ? head->group != 0x0002 : start > end)) break;
+    std::string value(std::min<size_t>(head->length, 64), '\0');
+    file.read(value.data(), static_cast<std::streamsize>(value.size()));
+    if (head->group == 0x0002 && head->element == 0x0000 && value.size() == 4)
+      end = file.tellg() +
+            std::streamoff{little_endian(reinterpret_cast<const unsigned char*>(value.data()), 4)};
+    if (head->group == 0x0002 && head->element == 0x0010)
+      deflated = value.starts_with("1.2.840.10008.1.2.1.99") ||
+                 value.starts_with("1.2.840.10008.1.2.4.95");
+    if (!file) break;
+    file.seekg(static_cast<std::streamoff>(head->length - value.size()), std::ios::cur);
   }
+  file.clear();
+  file.seekg(end < 0 ? start : end);
+  return deflated;
 }
 
 }  // namespace
