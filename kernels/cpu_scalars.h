@@ -7,6 +7,16 @@
 // for AVX-512 could otherwise be the one the linker keeps for everyone.
 namespace {
 
+/// What a storage type is computed with.
+template <class T>
+struct StateOf {
+  using type = float;
+};
+template <>
+struct StateOf<double> {
+  using type = double;
+};
+
 struct Bf16 {
   uint16_t bits;
 };

@@ -17,15 +17,6 @@ namespace {
 // again for every token.
 #define VIREO_INLINE __attribute__((always_inline))
 
-template <class T>
-struct StateOf {
-  using type = float;
-};
-template <>
-struct StateOf<double> {
-  using type = double;
-};
-
 template <class S>
 const S* parameter(const Row& row, int which) {
   return static_cast<const S*>(row.parameters) + which * kWidth<S>;

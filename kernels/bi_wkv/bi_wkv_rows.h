@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu_table.h"
+
 // Bi-WKV on the CPU for decays that are safe over the whole row (bi_wkv_math.h), vectorised over
 // channels; compiled once per instruction set. A row here is up to kRowBytes of neighbouring
 // channels of one batch item, cut into segments whose planes fit a core's cache, and those into
@@ -99,12 +101,7 @@ struct Functions {
   void (*backward)(const Row&, int64_t segment);
 };
 
-struct Table {
-  Functions f32;
-  Functions f64;
-  Functions bf16;
-  Functions f16;
-};
+using Table = ByStorage<Functions>;
 
 const Table& portable();
 const Table& avx2();

@@ -8,15 +8,6 @@
 namespace vireo::norm_rows {
 namespace {
 
-template <class T>
-struct StateOf {
-  using type = float;
-};
-template <>
-struct StateOf<double> {
-  using type = double;
-};
-
 /// One vector of neighbouring numbers: all lanes, or the first `count` and zeros.
 template <class S, bool kWhole>
 struct Lanes {

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu_table.h"
+
 // The CPU's loops for norm.h, compiled once per instruction set. S is float, or double for double
 // storage.
 namespace vireo::norm_rows {
@@ -49,12 +51,7 @@ struct Functions {
   void (*map_backward)(const Maps&, int64_t image, int64_t first, void* sums, void* scratch);
 };
 
-struct Table {
-  Functions f32;
-  Functions f64;
-  Functions bf16;
-  Functions f16;
-};
+using Table = ByStorage<Functions>;
 
 const Table& portable();
 const Table& avx2();

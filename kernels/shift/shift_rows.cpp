@@ -6,15 +6,6 @@
 namespace vireo::shift_rows {
 namespace {
 
-template <class T>
-struct StateOf {
-  using type = float;
-};
-template <>
-struct StateOf<double> {
-  using type = double;
-};
-
 /// The token that a segment reads at row y, column x; -1 outside the image.
 inline int64_t source(const Job& job, int64_t y, int64_t x, int64_t dy, int64_t dx) {
   const int64_t sy = y + dy, sx = x + dx;

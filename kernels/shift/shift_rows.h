@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu_table.h"
+
 // The CPU's fused shift and mix over some tokens of one image, compiled once per instruction set.
 namespace vireo::shift_rows {
 
@@ -38,12 +40,7 @@ struct Functions {
                    int64_t end);
 };
 
-struct Table {
-  Functions f32;
-  Functions f64;
-  Functions bf16;
-  Functions f16;
-};
+using Table = ByStorage<Functions>;
 
 const Table& portable();
 const Table& avx2();

@@ -9,15 +9,6 @@
 namespace vireo::wkv6_rows {
 namespace {
 
-template <class T>
-struct StateOf {
-  using type = float;
-};
-template <>
-struct StateOf<double> {
-  using type = double;
-};
-
 // ---- Walks ----
 
 /// A segment's tokens in the order of a walk.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu_table.h"
 #include "kernels/wkv6/wkv6_math.h"
 
 // WKV6 on the CPU, compiled once per instruction set. A row is one head of one batch item. It is
@@ -92,12 +93,7 @@ struct Functions {
   void (*backward)(const Row&, int64_t segment, const Entering&, void* scratch, double* gu);
 };
 
-struct Table {
-  Functions f32;
-  Functions f64;
-  Functions bf16;
-  Functions f16;
-};
+using Table = ByStorage<Functions>;
 
 const Table& portable();
 const Table& avx2();
