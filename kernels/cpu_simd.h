@@ -58,6 +58,8 @@ inline Vector<S> splat(S x) {
 inline Vector<float> larger(Vector<float> a, Vector<float> b) {
 #if defined(__AVX512F__)
   return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
 #else
   return a > b ? a : b;
 #endif
@@ -65,6 +67,8 @@ inline Vector<float> larger(Vector<float> a, Vector<float> b) {
 inline Vector<double> larger(Vector<double> a, Vector<double> b) {
 #if defined(__AVX512F__)
   return _mm512_max_pd(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_pd(a, b);
 #else
   return a > b ? a : b;
 #endif
@@ -95,7 +99,7 @@ inline Vector<S> times_pow2(Vector<S> x, Vector<S> e) {
   using I = typename Simd<S>::I;
   const Vector<S> lowest = splat<S>(-Simd<S>::kBias);
   // The bits of kRound + n hold n in the low end of the mantissa.
-  const Vector<S> shifted = (e < lowest ? lowest : e) + (Simd<S>::kBias + Simd<S>::kRound);
+  const Vector<S> shifted = larger(lowest, e) + (Simd<S>::kBias + Simd<S>::kRound);
   const I bits = (I)shifted << Simd<S>::kMantissaBits;
   return x * (Vector<S>)bits;
 #endif

@@ -11,11 +11,7 @@ using V = Vector<float>;
 
 constexpr int64_t kLanes = Simd<float>::kLanes;
 // Outputs side by side that share the inputs and the taps they read.
-#if defined(__AVX512F__)
 constexpr int kColumns = 8;
-#else
-constexpr int kColumns = 4;
-#endif
 
 /// kCount outputs of one vector of channels from column x on; kKernel 0: any.
 template <int kKernel, int kStride, int kCount>
