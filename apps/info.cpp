@@ -86,7 +86,10 @@ void add_info(CLI::App& app) {
   verb->footer(kInfoFooter);
   verb->callback([arguments] {
     const Description description = describe(*arguments);
-    std::cout << (arguments->json ? description.dump(2) + "\n" : text_of(description));
+    // Names of files and attributes may hold bytes that are no UTF-8.
+    const auto replace = Description::error_handler_t::replace;
+    std::cout << (arguments->json ? description.dump(2, ' ', false, replace) + "\n"
+                                  : text_of(description));
   });
 }
 

@@ -230,7 +230,10 @@ Description describe_dicom(const fs::path& path) {
     if (!kind.empty()) one["told apart by"] = kind;
     for (const DicomSeries::Problem& problem : series.problems)
       one["problems"].push_back(problem.text);
-    result[series.name] = one;
+    // A folder may be called as a field is.
+    std::string name = series.name;
+    while (result.contains(name)) name = "series " + name;
+    result[name] = one;
   }
   if (!scan.left_out.empty()) result["left out"] = scan.left_out;
   if (scan.series.empty() && scan.left_out.empty()) throw DataError(path, "holds no DICOM images");

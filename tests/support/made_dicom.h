@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,11 @@ struct MadeSlice {
   int instance = 1;
   std::string series_uid = "1.2.826.0.1.3680043.10.1", sop_uid, image_type = "ORIGINAL\\PRIMARY";
   std::string photometric = "MONOCHROME2", slope, intercept, echo;
+  std::string modality = "CT";
   int bits_stored = 16;
   bool is_signed = true;
+  /// What is changed of the whole, last of all; may be empty.
+  std::function<void(DcmItem&)> change;
 };
 
 inline std::string decimals(std::initializer_list<double> values) {
@@ -54,7 +58,7 @@ inline void write_slice(const std::filesystem::path& path,
   put(item, DCM_StudyInstanceUID, "1.2.826.0.1.3680043.10");
   put(item, DCM_SeriesInstanceUID, slice.series_uid);
   put(item, DCM_FrameOfReferenceUID, "1.2.826.0.1.3680043.10.7");
-  put(item, DCM_Modality, "CT");
+  put(item, DCM_Modality, slice.modality);
   put(item, DCM_ImageType, slice.image_type);
   put(item, DCM_InstanceNumber, std::to_string(slice.instance));
   if (!slice.echo.empty()) put(item, DCM_EchoNumbers, slice.echo);
@@ -78,6 +82,7 @@ inline void write_slice(const std::filesystem::path& path,
   std::vector<Uint16> words(slice.pixels.size());
   std::memcpy(words.data(), slice.pixels.data(), words.size() * 2);
   item.putAndInsertUint16Array(DCM_PixelData, words.data(), words.size());
+  if (slice.change) slice.change(item);
   format.saveFile(path.c_str(), syntax);
 }
 

@@ -1,7 +1,10 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
+#include <numeric>
 #include <random>
+#include <set>
 
 #include <ATen/Functions.h>
 #include <dcmtk/config/osconfig.h>
@@ -192,6 +195,262 @@ TEST(DicomSeries, RefusesCopiedSlicesAndDropsThemOnRequest) {
   EXPECT_TRUE(at::equal(volume.values.flatten(), at::arange(120, at::kFloat)));
 }
 
+TEST(DicomSeries, MendsDuplicatesThatLieSomewhatApart) {
+  const fs::path folder = test::scratch_folder();
+  Geometry grid = plain_grid();
+  grid.size_zyx[0] = 6;
+  auto slices = test::slices_of(grid);
+  const double places[] = {0, 0.00006, 0.005, 0.010, 0.015, 0.020};
+  for (size_t z = 0; z < slices.size(); ++z) {
+    slices[z].position_lps_mm = {0, 0, places[z]};
+    slices[z].spacing_y_mm = slices[z].spacing_x_mm = 0.005;
+  }
+  write_shuffled(folder, slices);
+  DicomAllowances allowed;
+  allowed.duplicates = true;
+  const Volume volume = read_dicom_series(scan_dicom(folder).series.at(0), allowed);
+  EXPECT_EQ(volume.geometry.size_zyx[0], 5);
+  EXPECT_NEAR(volume.geometry.spacing_mm_zyx[0], 0.005, 2e-5);
+}
+
+// Three volumes at one place, as `change` makes the k-th, under names that say nothing and with
+// instance numbers that start anew in each.
+void write_copies(const fs::path& folder,
+                  const std::function<void(DcmItem&, int k, int z)>& change) {
+  std::vector<test::MadeSlice> all;
+  for (int k = 0; k < 3; ++k) {
+    const auto slices = test::slices_of(plain_grid(), static_cast<int16_t>(1000 * k));
+    for (int z = 0; z < 5; ++z) {
+      all.push_back(slices[static_cast<size_t>(z)]);
+      all.back().sop_uid = "1.2.3." + std::to_string(10 * k + z);
+      all.back().change = [=](DcmItem& item) { change(item, k, z); };
+    }
+  }
+  std::mt19937 random(7);
+  std::shuffle(all.begin(), all.end(), random);
+  for (size_t i = 0; i < all.size(); ++i)
+    test::write_slice(folder / ("IM" + std::to_string(i)), all[i]);
+}
+
+// Each of three volumes has its own voxels, none of another.
+void expect_whole_volumes(const DicomScan& scan) {
+  ASSERT_THAT(scan.series, SizeIs(3));
+  std::set<float> firsts;
+  for (const DicomSeries& series : scan.series) {
+    ASSERT_EQ(refusal(series), "");
+    const at::Tensor values = read_dicom_series(series).values.flatten();
+    firsts.insert(values[0].item<float>());
+    EXPECT_TRUE(at::equal(values, values[0] + at::arange(120, at::kFloat)));
+  }
+  EXPECT_EQ(firsts, (std::set<float>{0, 1000, 2000}));
+}
+
+TEST(DicomSeries, TellsTimePointsApartByTheirTimesWhereInstanceNumbersDoNot) {
+  const fs::path root = test::scratch_folder();
+  const std::pair<DcmTagKey, std::vector<std::string>> times[] = {
+      {DCM_TriggerTime, {"100", "200", "1000"}},
+      {DCM_NominalCardiacTriggerDelayTime, {"0", "45.5", "91"}},
+      {DCM_FrameReferenceTime, {"500.5", "1500", "20000"}},
+      {DCM_AcquisitionTime, {"095959.5", "101010", "101010.25"}},
+      {DCM_AcquisitionDateTime, {"20191231235959", "20200101000000", "20200101000001.5"}},
+      {DCM_AcquisitionNumber, {"2", "3", "10"}},
+      {DCM_TemporalPositionIdentifier, {"1", "2", "3"}}};
+  for (const auto& [tag, values] : times) {
+    SCOPED_TRACE(DcmTag(tag).getTagName());
+    const fs::path folder = root / DcmTag(tag).getTagName();
+    fs::create_directory(folder);
+    write_copies(folder, [&, tag = tag, values = values](DcmItem& item, int k, int) {
+      test::put(item, tag, values[static_cast<size_t>(k)]);
+    });
+    expect_whole_volumes(scan_dicom(folder));
+  }
+}
+
+TEST(DicomSeries, OrdersTimesThatWaverFromSliceToSlice) {
+  const fs::path folder = test::scratch_folder();
+  write_copies(folder, [](DcmItem& item, int k, int z) {
+    test::put(item, DCM_TriggerTime, std::to_string(40 * k + z));
+  });
+  expect_whole_volumes(scan_dicom(folder));
+}
+
+TEST(DicomSeries, TakesInstanceNumbersThatRunThroughPlaces) {
+  const fs::path folder = test::scratch_folder();
+  write_copies(folder, [](DcmItem& item, int k, int z) {
+    test::put(item, DCM_InstanceNumber, std::to_string(25 * (5 - z) + k));
+  });
+  expect_whole_volumes(scan_dicom(folder));
+}
+
+TEST(DicomSeries, RefusesCopiesThatNothingTellsApart) {
+  const fs::path root = test::scratch_folder();
+  const auto refused = [&](const std::string& name, const auto& change) {
+    fs::create_directory(root / name);
+    write_copies(root / name, change);
+    const DicomScan scan = scan_dicom(root / name);
+    EXPECT_THAT(scan.series, SizeIs(1));
+    DicomAllowances allowed;
+    allowed.duplicates = allowed.gaps = true;
+    return refusal(scan.series.at(0), allowed);
+  };
+  const std::string why =
+      "3 slices lie at each of 5 places, and neither times, dimension indices nor instance numbers "
+      "tell which belong together";
+  // Numbers that start anew, none, and such that jump about.
+  EXPECT_THAT(refused("anew", [](DcmItem&, int, int) {}), HasSubstr(why));
+  EXPECT_THAT(
+      refused("none",
+              [](DcmItem& item, int, int) { item.findAndDeleteElement(DCM_InstanceNumber); }),
+      HasSubstr(why));
+  const int about[] = {0, 9, 4, 13, 6, 11, 2, 14, 7, 1, 5, 12, 10, 3, 8};
+  EXPECT_THAT(refused("about",
+                      [&](DcmItem& item, int k, int z) {
+                        test::put(item, DCM_InstanceNumber, std::to_string(about[5 * k + z]));
+                      }),
+              HasSubstr(why));
+}
+
+TEST(DicomSeries, KeepsStudiesPatientsAndFramesOfReferenceApart) {
+  const fs::path root = test::scratch_folder();
+  Geometry above = plain_grid();
+  above.origin_lps_mm[2] += 5 * 2.5;
+  const auto scan_of = [&](const std::string& name, const auto& change, size_t slices_above) {
+    const fs::path folder = root / name;
+    for (const char* part : {"a", "b"}) fs::create_directories(folder / part);
+    auto first = test::slices_of(plain_grid()), second = test::slices_of(above, 1000);
+    second.resize(slices_above);
+    for (test::MadeSlice& slice : first) {
+      slice.change = [&](DcmItem& item) { change(item, false); };
+      test::write_slice(folder / "a" / std::to_string(slice.instance), slice);
+    }
+    for (test::MadeSlice& slice : second) {
+      slice.sop_uid = "1.2.3." + std::to_string(slice.instance);
+      slice.change = [&](DcmItem& item) { change(item, true); };
+      test::write_slice(folder / "b" / std::to_string(slice.instance), slice);
+    }
+    return scan_dicom(folder);
+  };
+  const auto other = [](const DcmTagKey& tag) {
+    return [tag](DcmItem& item, bool second) { test::put(item, tag, second ? "1.9" : "1.8"); };
+  };
+  for (const DcmTagKey& tag : {DCM_StudyInstanceUID, DCM_PatientID, DCM_FrameOfReferenceUID}) {
+    SCOPED_TRACE(DcmTag(tag).getTagName());
+    const DicomScan scan = scan_of(DcmTag(tag).getTagName(), other(tag), 5);
+    ASSERT_THAT(scan.series, SizeIs(2));
+    for (const DicomSeries& series : scan.series) {
+      EXPECT_THAT(series.slices, SizeIs(5));
+      EXPECT_EQ(refusal(series), "");
+    }
+  }
+  const DicomScan nameless = scan_of(
+      "nameless", [](DcmItem& item, bool) { test::put(item, DCM_SeriesInstanceUID, ""); }, 5);
+  EXPECT_THAT(nameless.series, SizeIs(2));
+  // A single slice is no series of its own, but its place cannot be compared.
+  const DicomScan mixed = scan_of("mixed", other(DCM_FrameOfReferenceUID), 1);
+  ASSERT_THAT(mixed.series, SizeIs(1));
+  EXPECT_THAT(refusal(mixed.series[0]), HasSubstr("but 2 values of FrameOfReferenceUID"));
+}
+
+TEST(DicomSeries, TellsOfFilesThatCannotBeReadInTheSeriesThatLacksThem) {
+  const fs::path folder = test::scratch_folder();
+  const auto slices = test::slices_of(plain_grid());
+  fs::create_directory(folder / "other");
+  for (const test::MadeSlice& slice : slices) {
+    test::write_slice(folder / (std::to_string(slice.instance) + ".dcm"), slice);
+    test::MadeSlice other = slice;
+    other.series_uid = "1.2.3";
+    test::write_slice(folder / "other" / (std::to_string(slice.instance) + ".dcm"), other);
+  }
+  std::ofstream(folder / "readme.txt") << "no DICOM";
+  // A report of the same series is none of its slices.
+  test::MadeSlice report = slices[0];
+  report.change = [](DcmItem& item) {
+    for (const DcmTagKey& tag : {DCM_Rows, DCM_Columns, DCM_PixelData})
+      item.findAndDeleteElement(tag);
+  };
+  test::write_slice(folder / "report.dcm", report);
+  EXPECT_THAT(scan_dicom(folder).left_out, SizeIs(1));
+  for (const DicomSeries& series : scan_dicom(folder).series) EXPECT_EQ(refusal(series), "");
+  const std::string whole = read_text(folder / "5.dcm");
+  for (const size_t length : {size_t{0}, size_t{100}, size_t{700}, whole.size() - 20}) {
+    SCOPED_TRACE(length);
+    std::ofstream(folder / "5.dcm", std::ios::binary) << whole.substr(0, length);
+    const DicomScan scan = scan_dicom(folder);
+    ASSERT_THAT(scan.left_out, SizeIs(2));
+    EXPECT_THAT(scan.left_out[0],
+                AllOf(::testing::StartsWith((folder / "5.dcm: ").string()),
+                      HasSubstr(length == 0 ? "is empty (0 bytes)" : "is")));
+    ASSERT_THAT(scan.series, SizeIs(2));
+    for (const DicomSeries& series : scan.series)
+      if (series.slices.size() == 4) {
+        EXPECT_THAT(refusal(series),
+                    HasSubstr("a file of this series cannot be read, so a slice may be missing: "
+                              "5.dcm is"));
+      } else {
+        EXPECT_EQ(refusal(series), "");
+      }
+  }
+}
+
+TEST(DicomSeries, GoesOnBehindLinksThatLeadNowhere) {
+  const fs::path folder = test::scratch_folder();
+  for (const test::MadeSlice& slice : test::slices_of(plain_grid()))
+    test::write_slice(folder / (std::to_string(slice.instance) + ".dcm"), slice);
+  fs::create_symlink(folder / "loop", folder / "loop");
+  fs::create_symlink("/nowhere", folder / "nowhere");
+  fs::create_directory_symlink(folder, folder / "round");
+  const DicomScan scan = scan_dicom(folder);
+  ASSERT_THAT(scan.series, SizeIs(1));
+  EXPECT_EQ(refusal(scan.series[0]), "");
+  EXPECT_THAT(scan.left_out,
+              ::testing::ElementsAre(HasSubstr("loop: cannot be read: Too many levels"),
+                                     HasSubstr("nowhere: is a link to nothing"),
+                                     HasSubstr("round: is a link to a folder")));
+}
+
+TEST(DicomSeries, RefusesSlicesWhosePlaceOrPixelSizeIsNotTold) {
+  const fs::path root = test::scratch_folder();
+  int count = 0;
+  const auto refused = [&](const DcmTagKey& tag, const std::string& value, int from) {
+    const fs::path folder = root / std::to_string(++count);
+    fs::create_directory(folder);
+    for (test::MadeSlice& slice : test::slices_of(plain_grid())) {
+      slice.change = [&](DcmItem& item) {
+        if (slice.instance < from) return;
+        if (value.empty())
+          item.findAndDeleteElement(tag);
+        else
+          test::put(item, tag, value);
+      };
+      test::write_slice(folder / std::to_string(slice.instance), slice);
+    }
+    const DicomScan scan = scan_dicom(folder);
+    EXPECT_THAT(scan.series, SizeIs(from > 1 ? 2 : 1));
+    std::string all;
+    for (const DicomSeries& series : scan.series) {
+      EXPECT_NE(refusal(series), "");
+      all += refusal(series);
+    }
+    return all;
+  };
+  EXPECT_THAT(refused(DCM_ImagePositionPatient, "", 1),
+              HasSubstr("ImagePositionPatient (0020,0032) is missing"));
+  EXPECT_THAT(refused(DCM_ImagePositionPatient, "1\\2", 1),
+              HasSubstr("ImagePositionPatient (0020,0032) is \"1\\2\"; three numbers"));
+  EXPECT_THAT(refused(DCM_ImageOrientationPatient, "", 1),
+              HasSubstr("ImageOrientationPatient (0020,0037) is missing"));
+  EXPECT_THAT(refused(DCM_ImageOrientationPatient, "1\\0\\0\\0.1\\0.995\\0", 1),
+              HasSubstr("is \"1\\0\\0\\0.1\\0.995\\0\"; two unit vectors at right angles"));
+  // The last one alone.
+  EXPECT_THAT(refused(DCM_ImagePositionPatient, "", 5),
+              HasSubstr("slices of this series cannot be put in their places: 5 (ImagePos"));
+  EXPECT_THAT(
+      refused(DCM_PixelSpacing, "", 1),
+      HasSubstr("the size of its pixels is not known: PixelSpacing (0028,0030) is missing"));
+  EXPECT_THAT(refused(DCM_PixelSpacing, "0.7", 1),
+              HasSubstr("PixelSpacing (0028,0030) is \"0.7\"; two positive numbers"));
+}
+
 TEST(DicomSeries, KeepsEchoesPlanesAndTimePointsApartAndDropsLocalisers) {
   const fs::path folder = test::scratch_folder();
   const auto write = [&](const std::string& name, std::vector<test::MadeSlice> slices, int first) {
@@ -240,9 +499,46 @@ TEST(DicomFile, KeepsSignsMasksUnusedBitsAndTurnsMonochrome1Round) {
   test::write_slice(path, slice, EXS_BigEndianExplicit);
   EXPECT_TRUE(at::equal(read_image(path).values.flatten(), at::tensor({0.f, 1.f, 4095.f, 1.f})));
   slice.photometric = "MONOCHROME1";
+  slice.modality = "DX";
   test::write_slice(path, slice, EXS_DeflatedLittleEndianExplicit);
   EXPECT_TRUE(
       at::equal(read_image(path).values.flatten(), at::tensor({4095.f, 4094.f, 0.f, 4094.f})));
+}
+
+TEST(DicomFile, LeavesMonochrome1OfCtAndPtAsItIs) {
+  const fs::path path = test::scratch_folder() / "one.dcm";
+  test::MadeSlice slice;
+  slice.rows = 1;
+  slice.columns = 3;
+  slice.pixels = {-400, 0, 1000};
+  slice.photometric = "MONOCHROME1";
+  slice.intercept = "-24";
+  for (const char* modality : {"CT", "PT"}) {
+    slice.modality = modality;
+    test::write_slice(path, slice);
+    EXPECT_TRUE(at::equal(read_image(path).values.flatten(), at::tensor({-424.f, -24.f, 976.f})));
+  }
+}
+
+TEST(DicomFile, ReadsValuesThatLieInUpperBits) {
+  test::MadeSlice slice;
+  slice.rows = 1;
+  slice.columns = 4;
+  slice.pixels = {0x0010, 0x7ff0, static_cast<int16_t>(0xfff0), static_cast<int16_t>(0x8000)};
+  slice.bits_stored = 12;
+  slice.change = [](DcmItem& item) { item.putAndInsertUint16(DCM_HighBit, 15); };
+  const fs::path path = test::scratch_folder() / "one.dcm";
+  test::write_slice(path, slice);
+  EXPECT_TRUE(
+      at::equal(read_image(path).values.flatten(), at::tensor({1.f, 2047.f, -1.f, -2048.f})));
+  slice.is_signed = false;
+  test::write_slice(path, slice);
+  EXPECT_TRUE(
+      at::equal(read_image(path).values.flatten(), at::tensor({1.f, 2047.f, 4095.f, 2048.f})));
+  slice.pixels[0] = 0x0011;
+  test::write_slice(path, slice);
+  EXPECT_THAT(test::message_of([&] { read_image(path); }),
+              HasSubstr("BitsStored 12 and HighBit 15, but the 4 bits below these are used too"));
 }
 
 TEST(DicomFile, RefusesDeflatedElementsLongerThanTheirStream) {
@@ -396,6 +692,68 @@ TEST(DicomFile, RefusesLookupTablesThatCannotBeOnes) {
   EXPECT_THAT(with_table("4", true), HasSubstr("pixels that are no integers"));
 }
 
+TEST(DicomFile, RefusesNumbersThatAreOnlyHalfOnes) {
+  const auto with = [](const DcmTagKey& tag, const char* text) {
+    return refusal_of_changed([&](DcmItem& item) { test::put(item, tag, text); });
+  };
+  EXPECT_THAT(
+      with(DCM_PixelSpacing, "0,75\\0,75"),
+      HasSubstr("PixelSpacing (0028,0030) is \"0,75\\0,75\"; numbers with a decimal point"));
+  EXPECT_THAT(with(DCM_ImagePositionPatient, "-10,5\\-20,5\\30.5"),
+              HasSubstr("ImagePositionPatient (0020,0032) is \"-10,5"));
+  EXPECT_THAT(with(DCM_ImageOrientationPatient, "1\\0\\0\\0\\1x\\0"),
+              HasSubstr("ImageOrientationPatient (0020,0037) is \"1"));
+  EXPECT_THAT(with(DCM_RescaleSlope, "0,75"), HasSubstr("RescaleSlope (0028,1053) is \"0,75\""));
+  EXPECT_THAT(with(DCM_RescaleSlope, "abcd"), HasSubstr("RescaleSlope (0028,1053) is \"abcd\""));
+  EXPECT_THAT(with(DCM_RescaleIntercept, "1O"), HasSubstr("RescaleIntercept (0028,1052)"));
+  EXPECT_THAT(with(DCM_NumberOfFrames, "1A"), HasSubstr("NumberOfFrames (0028,0008) is \"1A\""));
+  EXPECT_EQ(with(DCM_RescaleSlope, " +1.0e0 "), "(no error)");
+}
+
+TEST(DicomFile, RefusesMorePixelsThanAreDeclaredButForPadding) {
+  const auto with = [](size_t words, Uint16 value) {
+    return refusal_of_changed([&](DcmItem& item) {
+      const std::vector<Uint16> pixels(words, value);  // 24 of them are declared, 6 in a row
+      item.putAndInsertUint16Array(DCM_PixelData, pixels.data(), pixels.size());
+    });
+  };
+  EXPECT_THAT(with(48, 7), HasSubstr("changed.dcm holds 48 bytes of pixels more than Rows"));
+  EXPECT_THAT(with(48, 0), HasSubstr("48 bytes of pixels more"));
+  EXPECT_THAT(with(30, 7), HasSubstr("12 bytes of pixels more"));
+  EXPECT_EQ(with(30, 0), "(no error)");
+  EXPECT_EQ(with(25, 7), "(no error)");
+}
+
+TEST(DicomFile, TellsDescriptionsInUtf8) {
+  const fs::path path = test::scratch_folder() / "one.dcm";
+  test::MadeSlice slice = test::slices_of(plain_grid())[0];
+  const auto description = [&](const char* character_set, const char* bytes) {
+    slice.change = [&](DcmItem& item) {
+      if (*character_set != '\0') test::put(item, DCM_SpecificCharacterSet, character_set);
+      test::put(item, DCM_SeriesDescription, bytes);
+    };
+    test::write_slice(path, slice);
+    return read_dicom_header(path).series_description;
+  };
+  EXPECT_EQ(description("ISO_IR 100",
+                        "Sch\xe4"
+                        "del"),
+            "Sch\u00e4del");
+  EXPECT_EQ(description("ISO_IR 192", "Sch\u00e4del"), "Sch\u00e4del");
+  EXPECT_EQ(description("ISO_IR 144", "\xd1\xd2"), "\u0431\u0432");
+  // Where nothing tells what it is.
+  EXPECT_EQ(description("",
+                        "Sch\xe4"
+                        "del"),
+            "Sch\ufffd"
+            "del");
+  EXPECT_EQ(description("ISO_IR 999",
+                        "Sch\u00e4"
+                        "d\xff"),
+            "Sch\u00e4"
+            "d\ufffd");
+}
+
 TEST(DicomFile, RefusesPlacesThatAreNone) {
   const auto at = [](const char* position, const char* spacing) {
     return refusal_of_changed([&](DcmItem& item) {
@@ -464,6 +822,202 @@ TEST(DicomSeries, PutsFramesOfOneFileAtTheirPlacesEachByItsOwnSlope) {
       EXPECT_TRUE(at::equal(volume.values[0], stored * slopes - 3));
     }
   }
+}
+
+TEST(DicomSeries, TakesASingleFramesThicknessFromItsFunctionalGroups) {
+  const fs::path path = test::scratch_folder() / "frame.dcm";
+  write_frames(path, test::slices_of(plain_grid()), {2}, {"1", "1", "1"}, EXS_LittleEndianExplicit);
+  DcmFileFormat format;
+  format.loadFile(path.c_str());
+  DcmItem *groups = nullptr, *measures = nullptr;
+  format.getDataset()->findAndGetSequenceItem(DCM_PerFrameFunctionalGroupsSequence, groups, 0);
+  groups->findOrCreateSequenceItem(DCM_PixelMeasuresSequence, measures, 0);
+  test::put(*measures, DCM_SliceThickness, "5");
+  format.loadAllDataIntoMemory();
+  ASSERT_TRUE(format.saveFile(path.c_str(), EXS_LittleEndianExplicit).good());
+  const Volume volume = read_dicom_series(scan_dicom(path).series.at(0));
+  EXPECT_DOUBLE_EQ(volume.geometry.spacing_mm_zyx[0], 5);
+}
+
+TEST(DicomSeries, NamesCasesAfterFoldersInAnyScript) {
+  const fs::path folder = test::scratch_folder();
+  const std::string long_name(200, 'x');
+  for (const std::string& name : {std::string("日本"), long_name}) {
+    fs::create_directories(folder / name);
+    for (const auto& slice : test::slices_of(plain_grid()))
+      test::write_slice(folder / name / (std::to_string(slice.instance) + ".dcm"), slice);
+  }
+  EXPECT_EQ(scan_dicom(folder / "日本").series.at(0).name, "日本");
+  EXPECT_EQ(scan_dicom(folder / long_name).series.at(0).name, long_name.substr(0, 120));
+}
+
+// The slices of three volumes at one place as the frames of one file, shuffled; `change` makes a
+// frame of the k-th.
+void write_copies_as_frames(const fs::path& path,
+                            const std::function<void(DcmItem& groups, int k)>& change) {
+  std::vector<test::MadeSlice> slices;
+  std::vector<int> order;
+  for (int k = 0; k < 3; ++k)
+    for (const auto& slice : test::slices_of(plain_grid(), static_cast<int16_t>(1000 * k))) {
+      order.push_back(static_cast<int>(slices.size()));
+      slices.push_back(slice);
+    }
+  std::mt19937 random(7);
+  std::shuffle(order.begin(), order.end(), random);
+  write_frames(path, slices, order, std::vector<std::string>(15, "1"), EXS_LittleEndianExplicit);
+  DcmFileFormat format;
+  format.loadFile(path.c_str());
+  format.loadAllDataIntoMemory();
+  DcmDataset& item = *format.getDataset();
+  for (size_t i = 0; i < order.size(); ++i) {
+    DcmItem *groups = nullptr, *content = nullptr;
+    item.findAndGetSequenceItem(DCM_PerFrameFunctionalGroupsSequence, groups, static_cast<long>(i));
+    groups->findOrCreateSequenceItem(DCM_FrameContentSequence, content, 0);
+    content->putAndInsertUint32(DCM_InStackPositionNumber, static_cast<Uint32>(order[i] % 5 + 1));
+    change(*groups, order[i] / 5);
+  }
+  format.saveFile(path.c_str(), EXS_LittleEndianExplicit);
+}
+
+TEST(DicomSeries, TellsFramesOfOneFileApartByDirectionTimeAndDimension) {
+  const fs::path path = test::scratch_folder() / "frames.dcm";
+  const auto expect_apart = [&](const auto& change) {
+    write_copies_as_frames(path, change);
+    const DicomScan scan = scan_dicom(path);
+    ASSERT_THAT(scan.series, SizeIs(3));
+    for (const DicomSeries& series : scan.series) {
+      ASSERT_EQ(refusal(series), "");
+      const at::Tensor values = read_dicom_series(series).values.flatten();
+      EXPECT_TRUE(at::equal(values, values[0] + at::arange(120, at::kFloat)));
+    }
+  };
+  expect_apart([](DcmItem& groups, int k) {
+    DcmItem *diffusion = nullptr, *direction = nullptr;
+    groups.findOrCreateSequenceItem(DCM_MRDiffusionSequence, diffusion, 0);
+    diffusion->findOrCreateSequenceItem(DCM_DiffusionGradientDirectionSequence, direction, 0);
+    const Float64 axes[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
+    direction->putAndInsertFloat64Array(DCM_DiffusionGradientOrientation, axes[k], 3);
+  });
+  expect_apart([](DcmItem& groups, int k) {
+    DcmItem* heart = nullptr;
+    groups.findOrCreateSequenceItem(DCM_CardiacSynchronizationSequence, heart, 0);
+    heart->putAndInsertFloat64(DCM_NominalCardiacTriggerDelayTime, 100 * k);
+  });
+  expect_apart([](DcmItem& groups, int k) {
+    DcmItem* content = nullptr;
+    groups.findOrCreateSequenceItem(DCM_FrameContentSequence, content, 0);
+    Uint32 place = 0;
+    content->findAndGetUint32(DCM_InStackPositionNumber, place);
+    const Uint32 indices[] = {static_cast<Uint32>(k + 1), place};
+    auto* values = new DcmUnsignedLong(DcmTag(DCM_DimensionIndexValues));
+    values->putUint32Array(indices, 2);
+    content->insert(values, true);
+  });
+  expect_apart([](DcmItem& groups, int k) {
+    DcmItem* type = nullptr;
+    groups.findOrCreateSequenceItem(DCM_MRImageFrameTypeSequence, type, 0);
+    const char* components[] = {"MAGNITUDE", "PHASE", "REAL"};
+    test::put(*type, DCM_ComplexImageComponent, components[k]);
+  });
+  // By their order in the file alone they are not.
+  write_copies_as_frames(path, [](DcmItem&, int) {});
+  EXPECT_THAT(refusal(scan_dicom(path).series.at(0)),
+              HasSubstr("3 slices lie at each of 5 places, and neither times"));
+}
+
+// A stack as the frames of a file without functional groups, twice over.
+void write_plain_frames(const fs::path& path, const std::function<void(DcmItem&)>& change) {
+  test::MadeSlice slice = test::slices_of(plain_grid())[0];
+  slice.modality = "NM";
+  slice.image_type = "ORIGINAL\\PRIMARY\\RECON GATED TOMO";
+  std::vector<Uint16> words(240);
+  std::iota(words.begin(), words.end(), static_cast<Uint16>(0));
+  slice.change = [&](DcmItem& item) {
+    test::put(item, DCM_SOPClassUID, UID_NuclearMedicineImageStorage);
+    test::put(item, DCM_NumberOfFrames, "10");
+    test::put(item, DCM_SpacingBetweenSlices, "2.5");
+    item.putAndInsertUint16Array(DCM_PixelData, words.data(), words.size());
+    change(item);
+  };
+  test::write_slice(path, slice);
+}
+
+void put_vector(DcmItem& item, const DcmTagKey& tag, const std::vector<Uint16>& values) {
+  item.putAndInsertUint16Array(tag, values.data(), values.size());
+}
+
+void put_pointers(DcmItem& item, std::initializer_list<DcmTagKey> tags) {
+  auto* pointers = new DcmAttributeTag(DcmTag(DCM_FrameIncrementPointer));
+  unsigned long i = 0;
+  for (const DcmTagKey& tag : tags) pointers->putTagVal(tag, i++);
+  item.insert(pointers, true);
+}
+
+TEST(DicomSeries, KeepsGatesOfOneFileApart) {
+  const fs::path path = test::scratch_folder() / "gates.dcm";
+  write_plain_frames(path, [](DcmItem& item) {
+    put_pointers(item, {DCM_EnergyWindowVector, DCM_TimeSlotVector, DCM_SliceVector});
+    put_vector(item, DCM_EnergyWindowVector, std::vector<Uint16>(10, 1));
+    put_vector(item, DCM_TimeSlotVector, {1, 2, 1, 2, 1, 2, 1, 2, 1, 2});
+    put_vector(item, DCM_SliceVector, {1, 1, 2, 2, 3, 3, 4, 4, 5, 5});
+  });
+  const DicomScan scan = scan_dicom(path);
+  ASSERT_THAT(scan.series, SizeIs(2));
+  for (const DicomSeries& series : scan.series) {
+    const Volume volume = read_dicom_series(series);
+    EXPECT_EQ(difference(volume.geometry, plain_grid()), "");
+    const at::Tensor firsts = volume.values[0].select(1, 0).select(1, 0);
+    EXPECT_TRUE(at::equal(firsts - firsts[0], at::arange(5, at::kFloat) * 48));
+  }
+  EXPECT_EQ(scan.series[0].files[0].frames[1].kind, "time slot 2");
+}
+
+TEST(DicomSeries, RefusesFramesThatAreMomentsOrViewsAsAVolume) {
+  const fs::path path = test::scratch_folder() / "frames.dcm";
+  const auto refused = [&](const auto& change) {
+    write_plain_frames(path, change);
+    return refusal(scan_dicom(path).series.at(0));
+  };
+  EXPECT_THAT(refused([](DcmItem& item) {
+                put_pointers(item, {DCM_FrameTime});
+                test::put(item, DCM_FrameTime, "40");
+              }),
+              HasSubstr("its frames run over FrameTime (0018,1063) (FrameIncrementPointer)"));
+  EXPECT_THAT(refused([](DcmItem& item) {
+                put_pointers(item, {DCM_SliceVector});
+                put_vector(item, DCM_SliceVector, {1, 2, 3});
+              }),
+              HasSubstr("which holds 3 numbers for 10 frames"));
+  EXPECT_THAT(refused([](DcmItem& item) {
+                put_pointers(item, {DCM_SliceVector});
+                put_vector(item, DCM_SliceVector, {2, 1, 3, 4, 5, 6, 7, 8, 9, 10});
+              }),
+              HasSubstr("its first frame is not its first slice (SliceVector)"));
+  EXPECT_THAT(refused([](DcmItem& item) {
+                put_pointers(item, {DCM_TimeSlotVector});
+                put_vector(item, DCM_TimeSlotVector, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+              }),
+              HasSubstr("FrameIncrementPointer lacks SliceVector"));
+  EXPECT_THAT(refused([](DcmItem& item) { item.findAndDeleteElement(DCM_SpacingBetweenSlices); }),
+              HasSubstr("SpacingBetweenSlices (0018,0088) is missing"));
+}
+
+TEST(DicomSeries, FindsThePlaceOfAReconstructionInItsDetector) {
+  const fs::path path = test::scratch_folder() / "frames.dcm";
+  write_plain_frames(path, [](DcmItem& item) {
+    put_pointers(item, {DCM_SliceVector});
+    put_vector(item, DCM_SliceVector, {1, 4, 3, 2, 5, 6, 7, 8, 9, 10});
+    DcmItem* detector = nullptr;
+    item.findOrCreateSequenceItem(DCM_DetectorInformationSequence, detector, 0);
+    for (const DcmTagKey& tag : {DCM_ImagePositionPatient, DCM_ImageOrientationPatient})
+      detector->insert(item.remove(tag), true);
+  });
+  const Volume volume = read_dicom_series(scan_dicom(path).series.at(0));
+  Geometry grid = plain_grid();
+  grid.size_zyx[0] = 10;
+  EXPECT_EQ(difference(volume.geometry, grid), "");
+  const at::Tensor firsts = volume.values[0].select(1, 0).select(1, 0);
+  EXPECT_TRUE(at::equal(firsts.narrow(0, 0, 5), at::tensor({0.f, 72.f, 48.f, 24.f, 96.f})));
 }
 
 TEST(DicomFile, ReadsFramesOfSingleBitsThatShareBytes) {

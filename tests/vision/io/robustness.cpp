@@ -173,7 +173,7 @@ at::Tensor unscaled(const DicomFile& file, const at::Tensor& values) {
   for (int64_t f = 0; f < values.size(0); ++f) {
     const DicomFrame& frame = file.frames[static_cast<size_t>(f)];
     at::Tensor stored = ((values[f].to(at::kDouble) - frame.intercept) / frame.slope).round();
-    if (file.photometric == "MONOCHROME1") stored = std::ldexp(1.0, file.bits_stored) - 1 - stored;
+    if (file.is_inverted()) stored = std::ldexp(1.0, file.bits_stored) - 1 - stored;
     frames.push_back(stored.permute({1, 2, 0}));
   }
   return at::stack(frames);
@@ -203,8 +203,7 @@ Judgement judge_dicom(const fs::path& path, const json& report) {
                                               : differs("other pixels");
   const DicomFrame& frame = file.frames[0];
   at::Tensor stored = (values.to(at::kDouble) - frame.intercept) / frame.slope;
-  if (file.photometric == "MONOCHROME1" && !floats)
-    stored = std::ldexp(1.0, file.bits_stored) - 1 - stored;
+  if (file.is_inverted() && !floats) stored = std::ldexp(1.0, file.bits_stored) - 1 - stored;
   return in_range(stored, pixels["range"], 1e-6, is_lossy(file) ? 2.5 : 0);
 }
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include <dcmtk/config/osconfig.h>
+#include <dcmtk/dcmdata/dcspchrs.h>
 #include <dcmtk/dcmdata/dctk.h>
 
 #include "vision/core/error.h"
@@ -12,17 +15,76 @@
 #include "vision/io/dicom/dicom_file.h"
 
 namespace vireo {
+namespace {
 
-void silence_dcmtk() {
+constexpr const char* kBlanks = " \t\r\n";
+
+// `malformed`: whether a value is a text that is no number.
+std::vector<double> numbers_of(DcmItem& item, const DcmTagKey& tag, bool& malformed) {
+  DcmElement* element = nullptr;
+  if (item.findAndGetElement(tag, element).bad() || element == nullptr) return {};
+  std::vector<double> values;
+  bool whole = true;
+  for (unsigned long i = 0; i < element->getVM(); ++i) {
+    OFString text;
+    if (element->getOFString(text, i).bad()) return {};
+    const char* begin = text.c_str();
+    char* end = nullptr;
+    const double value = std::strtod(begin, &end);
+    const bool blank = std::strspn(begin, kBlanks) == std::strlen(begin);
+    malformed = malformed || (!blank && (end == begin || end[std::strspn(end, kBlanks)] != '\0'));
+    whole = whole && !blank && std::isfinite(value);
+    values.push_back(value);
+  }
+  if (!whole || malformed) values.clear();
+  return values;
+}
+
+// The bytes of one character that starts at `at`; 0: it is none.
+size_t utf8_length(const std::string& text, size_t at) {
+  const auto byte = [&](size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
+  };
+  const unsigned first = byte(at);
+  if (first < 0x80) return 1;
+  const size_t length = first >= 0xc2 && first < 0xe0   ? 2
+                        : first >= 0xe0 && first < 0xf0 ? 3
+                        : first >= 0xf0 && first < 0xf5 ? 4
+                                                        : 0;
+  for (size_t i = 1; i < length; ++i)
+    if ((byte(at + i) & 0xc0) != 0x80) return 0;
+  // Longer than needed, half of a pair, or beyond the last character.
+  const unsigned second = byte(at + 1);
+  if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
+      (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f))
+    return 0;
+  return length;
+}
+
+std::string valid_utf8(const std::string& text) {
+  std::string valid;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8_length(text, at);
+    valid += length == 0 ? "\xef\xbf\xbd" : text.substr(at, length);
+    at += std::max<size_t>(1, length);
+  }
+  return valid;
+}
+
+}  // namespace
+
+void set_up_dcmtk() {
   static const bool quiet = [] {
     OFLog::configure(OFLogger::OFF_LOG_LEVEL);
+    // Known attributes that were written without their type get the one of the dictionary.
+    dcmEnableUnknownVRConversion.set(OFTrue);
     return true;
   }();
   static_cast<void>(quiet);
 }
 
 void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFileFormat& format) {
-  silence_dcmtk();
+  set_up_dcmtk();
   if (!is_dicom(path))
     throw DataError(path, "is not DICOM: no DICM prefix and no data element at its start");
   check_deflated_lengths(path);
@@ -32,18 +94,19 @@ void load_dicom(const std::filesystem::path& path, unsigned longest_value, DcmFi
 }
 
 std::vector<double> dicom_numbers(DcmItem& item, const DcmTagKey& tag) {
-  DcmElement* element = nullptr;
-  if (item.findAndGetElement(tag, element).bad() || element == nullptr) return {};
-  std::vector<double> values;
-  for (unsigned long i = 0; i < element->getVM(); ++i) {
-    OFString text;
-    if (element->getOFString(text, i).bad()) return {};
-    const char* begin = text.c_str();
-    char* end = nullptr;
-    const double value = std::strtod(begin, &end);
-    if (end == begin || !std::isfinite(value)) return {};
-    values.push_back(value);
-  }
+  bool ignored = false;
+  return numbers_of(item, tag, ignored);
+}
+
+std::vector<double> sound_dicom_numbers(const std::filesystem::path& path,
+                                        DcmItem& item,
+                                        const DcmTagKey& tag) {
+  bool malformed = false;
+  std::vector<double> values = numbers_of(item, tag, malformed);
+  if (malformed)
+    throw DataError(path,
+                    dicom_tag_name(tag) + " is \"" + valid_utf8(dicom_text(item, tag)) +
+                        "\"; numbers with a decimal point were expected. Correct the attribute");
   return values;
 }
 
@@ -59,6 +122,25 @@ std::string dicom_text(DcmItem& item, const DcmTagKey& tag) {
   const size_t end = result.find_last_not_of(std::string(" \0", 2));
   result.erase(end == std::string::npos ? 0 : end + 1);
   return result;
+}
+
+std::string dicom_utf8_text(DcmItem& data_set, const DcmTagKey& tag) {
+  const std::string text = dicom_text(data_set, tag);
+  const auto plain = [](char c) { return c >= ' ' && c <= '~'; };
+  if (std::all_of(text.begin(), text.end(), plain)) return text;
+  DcmSpecificCharacterSet converter;
+  OFString converted;
+  if (!dicom_text(data_set, DCM_SpecificCharacterSet).empty() &&
+      converter.selectCharacterSet(data_set).good() &&
+      converter.convertString(text.data(), text.size(), converted, "\\").good())
+    return valid_utf8(std::string(converted.c_str(), converted.length()));
+  return valid_utf8(text);
+}
+
+std::string dicom_tag_name(const DcmTagKey& tag) {
+  char numbers[32];
+  std::snprintf(numbers, sizeof numbers, " (%04x,%04x)", tag.getGroup(), tag.getElement());
+  return std::string(DcmTag(tag).getTagName()) + numbers;
 }
 
 }  // namespace vireo

@@ -27,13 +27,30 @@ struct DicomFrame {
   double slope = 1, intercept = 0;
   /// What keeps frames apart that lie at one place: echo, time point, b-value, phase, ...
   std::string kind;
+  /// What orders frames of one kind at one place, by FrameMoment; NaN where it is not told, empty
+  /// where nothing is.
+  std::vector<double> moments;
+  /// Why position, axes or spacing are not known: the attribute and what it holds. Empty: they are.
+  std::string unplaced;
+};
+
+/// Trigger time, reference time, acquisition time, ..., then DimensionIndexValues one by one.
+enum FrameMoment {
+  kTriggerTime,
+  kTriggerDelay,
+  kReferenceTime,
+  kAcquisitionTime,
+  kAcquisitionNumber,
+  kDimensions
 };
 
 struct DicomFile {
   std::filesystem::path path;
   std::string sop_class_uid, sop_instance_uid, series_uid, study_uid, frame_of_reference_uid;
   std::string transfer_syntax_uid;
-  std::string modality, series_description, image_type;  ///< image_type: values joined by '\'
+  std::string patient_id, modality;
+  std::string series_description;  ///< UTF-8
+  std::string image_type;          ///< values joined by '\'
   int64_t series_number = 0, instance_number = 0;
   double slice_thickness_mm = 0;  ///< 0: not told
 
@@ -43,11 +60,18 @@ struct DicomFile {
   int bits_allocated = 0, bits_stored = 0;
   bool is_signed = false;
   bool has_modality_lut = false;
-  std::optional<double> padding_value;  ///< PixelPaddingValue, before rescaling
+  /// Of pixels, beyond those that the header declares; trailing zeros and less than a row count as
+  /// none.
+  int64_t surplus_bytes = 0;
   std::vector<DicomFrame> frames;
 
   /// A scout view, which is no slice of a volume.
   bool is_localizer() const;
+  /// A slice of a scanner (CT, MR, PT), which has a place in the patient, not a picture.
+  bool is_tomographic() const;
+  /// MONOCHROME1 whose values are turned round. Those of CT and PT stay: they have a unit, and how
+  /// a viewer shows them does not change what they mean.
+  bool is_inverted() const;
   /// 1 for grey, 3 for colour and palettes.
   int channels() const { return photometric == "PALETTE COLOR" || samples >= 3 ? 3 : 1; }
 };
@@ -56,13 +80,30 @@ struct DicomFile {
 /// without it) with a data element of group 0002 or 0008.
 bool is_dicom(const std::filesystem::path& path);
 
-/// The DICOM files of a folder and of all below it, sorted: neither hidden ones nor DICOMDIR. A
-/// file is its own, whatever it holds. Throws DataError when there is no such path.
-std::vector<std::filesystem::path> dicom_files(const std::filesystem::path& path);
+/// A file that is not used, and why.
+struct LeftOutFile {
+  std::filesystem::path path;
+  std::string reason;
+};
+
+/// The DICOM files of a folder and of all below it, sorted: neither hidden ones nor DICOMDIR, and
+/// none in linked folders. A file is its own, whatever it holds. `left_out` takes what cannot be
+/// opened, links that are not followed, and files that are named or lie as DICOM does but hold
+/// none. Throws DataError when there is no such path.
+std::vector<std::filesystem::path> dicom_files(const std::filesystem::path& path,
+                                               std::vector<LeftOutFile>* left_out = nullptr);
 
 /// Reads everything but the pixels. Throws DataError naming the file when it is not DICOM, is cut
-/// off or holds no image, or when it declares more pixels than its bytes can hold.
+/// off or holds no image, when it declares more pixels than its bytes can hold, or when a place, a
+/// spacing, a rescaling or the number of frames is written as no number.
 DicomFile read_dicom_header(const std::filesystem::path& path);
+
+/// The SeriesInstanceUID of a file that read_dicom_header() refuses: nothing where the file breaks
+/// off before it, empty where it has none or is no image.
+std::optional<std::string> series_uid_of_broken(const std::filesystem::path& path);
+
+/// A name's extension in lower case; empty for digits, the end of names that are UIDs.
+std::string dicom_extension(const std::filesystem::path& path);
 
 /// A file's pixels, read and unpacked once, and held as they are stored. Copies share them.
 class DicomPixels {
@@ -72,7 +113,9 @@ class DicomPixels {
 
   /// A frame as float32 [channels, Y, X], in the units of the file: rescaled by the frame's slope
   /// and intercept, or by the modality lookup table. MONOCHROME1 is turned round within the stored
-  /// range, so that large is bright; palettes and YBR become R, G, B.
+  /// range, so that large is bright, but for CT and PT (DicomFile::is_inverted()) and behind a
+  /// lookup table. Padding (PixelPaddingValue) keeps its stored value. Palettes and YBR become
+  /// R, G, B.
   at::Tensor frame(int64_t index) const;
 
  private:

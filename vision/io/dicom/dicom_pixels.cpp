@@ -26,6 +26,7 @@ struct RawPixels {
   int samples = 1;
   bool is_signed = false, is_float = false;
   bool is_ybr = false;
+  int bits_below = 0;  ///< of a sample, beneath those stored
 };
 
 struct LookupTable {
@@ -70,6 +71,30 @@ std::vector<char> with_own_colors(const std::vector<char>& pairs) {
     for (const size_t y : {i, i + 1})
       pixels.insert(pixels.end(), {pairs[y], pairs[i + 2], pairs[i + 3]});
   return pixels;
+}
+
+// Where the stored bits end higher than they need to (HighBit), those below are none of the value.
+// JPEG's decoders put the value at the bottom by themselves.
+void place_stored_bits(const DicomFile& file, int high_bit, RawPixels& raw) {
+  const DcmXfer syntax(file.transfer_syntax_uid.c_str());
+  const int below = high_bit + 1 - raw.bits_stored;
+  if (raw.is_float || below <= 0 || high_bit >= raw.bits_allocated || raw.bits_allocated > 32 ||
+      (syntax.isEncapsulated() && syntax.getXfer() != EXS_RLELossless))
+    return;
+  const auto width = static_cast<size_t>(raw.bits_allocated / 8);
+  const uint32_t mask = (uint32_t{1} << below) - 1;
+  for (size_t i = 0; i + width <= raw.bytes.size(); i += width) {
+    uint32_t sample = 0;
+    std::memcpy(&sample, &raw.bytes[i], width);
+    if ((sample & mask) != 0)
+      refuse_pixels(file,
+                    "BitsAllocated is " + std::to_string(raw.bits_allocated) + ", BitsStored " +
+                        std::to_string(raw.bits_stored) + " and HighBit " +
+                        std::to_string(high_bit) + ", but the " + std::to_string(below) +
+                        " bits below these are used too, so where the values lie is not told. "
+                        "Correct HighBit, or clear those bits");
+  }
+  raw.bits_below = below;
 }
 
 // What DCMTK holds uncompressed, in this machine's byte order. Attributes are read anew: unpacking
@@ -136,6 +161,7 @@ RawPixels unpacked_pixels(const DicomFile& file, DcmItem& item) {
   } else {
     refuse_pixels(file, "the PixelData element is empty or cut off");
   }
+  place_stored_bits(file, number(DCM_HighBit, raw.bits_stored - 1), raw);
   if (halved) {
     raw.bytes = with_own_colors(raw.bytes);
     return raw;
@@ -255,10 +281,11 @@ at::Tensor samples_as_float(const RawPixels& raw, int64_t first, int64_t count) 
   } else {
     // Bits above those stored belong to nobody (or to old overlays).
     const int spare = static_cast<int>(sizeof(T)) * 8 - raw.bits_stored;
+    const int above = spare - raw.bits_below;
     using Unsigned = std::make_unsigned_t<T>;
     for (int64_t i = 0; i < count; ++i)
       to[i] = static_cast<float>(
-          static_cast<T>(static_cast<T>(static_cast<Unsigned>(from[i]) << spare) >> spare));
+          static_cast<T>(static_cast<T>(static_cast<Unsigned>(from[i]) << above) >> spare));
   }
   return values;
 }
@@ -396,7 +423,7 @@ at::Tensor DicomPixels::frame(int64_t index) const {
     return at::cat(channels).contiguous();
   }
   values = values.contiguous();
-  if (file.photometric == "MONOCHROME1" && !raw.is_float)
+  if (file.is_inverted() && !raw.is_float)
     values = raw.is_signed ? values.neg_().sub_(1) : values.neg_().add_(largest);
   const DicomFrame& frame = file.frames[static_cast<size_t>(index)];
   if (frame.slope != 1 || frame.intercept != 0) values.mul_(frame.slope).add_(frame.intercept);

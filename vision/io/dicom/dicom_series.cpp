@@ -1,7 +1,9 @@
 #include "vision/io/dicom/dicom_series.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <set>
@@ -24,6 +26,7 @@ constexpr double kEvenStep = 0.02;
 constexpr double kStraightPixels = 0.1;
 // Slices nearer than this share of the usual step lie at one place.
 constexpr double kSamePlace = 0.01;
+constexpr double kLeastStepMm = 1e-4;
 // Frames of one file times volumes that they belong to.
 constexpr size_t kMostDescriptions = 4'000'000;
 
@@ -33,6 +36,10 @@ double dot(const Vector3& a, const Vector3& b) {
 
 Vector3 cross(const Vector3& a, const Vector3& b) {
   return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
+}
+
+bool is_placed(const DicomFrame& frame) {
+  return frame.position_lps_mm.has_value() && frame.axes_lps_xy.has_value();
 }
 
 bool same_plane(const DicomFrame& a, const DicomFrame& b) {
@@ -54,13 +61,16 @@ bool same_plane(const DicomFrame& a, const DicomFrame& b) {
 }
 
 // What must be equal, letter by letter, within a group. A frame that lies nowhere goes with those
-// of its own file alone.
+// of its own file alone, but for a scanner's slices: these lack what they should have.
 std::string group_key(const DicomFile& file, const DicomFrame& frame) {
   std::string key = file.series_uid;
+  // Without a series' name, what lies in other folders or is of other studies is another.
+  if (key.empty())
+    key = file.study_uid + "|" + file.patient_id + "|" + file.path.parent_path().string();
   for (const int64_t number : {file.rows, file.columns, int64_t{file.channels()}})
     key += "|" + std::to_string(number);
   key += "|" + file.image_type + "|" + frame.kind;
-  if (!frame.position_lps_mm || !frame.axes_lps_xy) key += "|" + file.path.string();
+  if (!is_placed(frame) && !file.is_tomographic()) key += "|" + file.path.string();
   return key;
 }
 
@@ -124,7 +134,7 @@ const DicomFrame& frame_at(const DicomSeries& series, const DicomSlice& slice) {
 double usual_step(const DicomSeries& series) {
   std::vector<double> apart;
   for (const double step : steps_of(series))
-    if (step > 1e-4) apart.push_back(step);
+    if (step > kLeastStepMm) apart.push_back(step);
   return apart.empty() ? 0 : lower_median(std::move(apart));
 }
 
@@ -132,7 +142,7 @@ bool find_duplicates(DicomSeries& series, double step) {
   std::vector<std::string> pairs;
   for (size_t i = 1; i < series.slices.size(); ++i)
     if (series.slices[i].along_normal_mm - series.slices[i - 1].along_normal_mm <=
-        std::max(1e-4, kSamePlace * step))
+        same_place_mm(step))
       pairs.push_back(slice_text(series, series.slices[i - 1]) + " and " +
                       series.files[series.slices[i].file].path.filename().string());
   if (pairs.empty()) return false;
@@ -223,27 +233,168 @@ void find_tilt(DicomSeries& series) {
   series.problems.push_back({Problem::Kind::kTilt, text});
 }
 
-// Where every place holds as many slices (time points or weightings that no attribute tells apart),
-// the first of each make the first volume, and so on, by instance number.
+// The slices of every place, where all places hold as many: time points or weightings that no
+// attribute of their kind tells apart.
+struct Copies {
+  std::vector<std::vector<DicomSlice>> places;
+  size_t count = 0;  // at every place
+};
+
+// Of every place, what orders its copies.
+using PlaceValues = std::vector<std::vector<double>>;
+
+template <typename ValueOf>
+PlaceValues values_at(const Copies& copies, const ValueOf& value_of) {
+  PlaceValues values;
+  for (const auto& slices : copies.places) {
+    values.emplace_back();
+    for (const DicomSlice& slice : slices) values.back().push_back(value_of(slice));
+  }
+  return values;
+}
+
+bool all_told(const PlaceValues& values) {
+  for (const auto& place : values)
+    for (const double value : place)
+      if (std::isnan(value)) return false;
+  return true;
+}
+
+bool all_distinct(const PlaceValues& values) {
+  return std::all_of(values.begin(), values.end(), [](std::vector<double> place) {
+    std::sort(place.begin(), place.end());
+    return std::adjacent_find(place.begin(), place.end()) == place.end();
+  });
+}
+
+// Whether every place holds the same values, and not one alone.
+bool same_everywhere(PlaceValues values) {
+  for (auto& place : values) std::sort(place.begin(), place.end());
+  return values[0].front() != values[0].back() &&
+         std::all_of(values.begin(), values.end(), [&](const std::vector<double>& place) {
+           return place == values[0];
+         });
+}
+
+bool are_apart(std::vector<std::pair<double, double>> ranges) {
+  std::sort(ranges.begin(), ranges.end());
+  for (size_t i = 1; i < ranges.size(); ++i)
+    if (ranges[i].first <= ranges[i - 1].second) return false;
+  return true;
+}
+
+// Whether values run through one volume after the other, or through one place after the other.
+bool run_through(PlaceValues values) {
+  if (!all_told(values) || !all_distinct(values)) return false;
+  std::vector<std::pair<double, double>> by_place, by_copy;
+  for (auto& place : values) {
+    std::sort(place.begin(), place.end());
+    by_place.emplace_back(place.front(), place.back());
+    by_copy.resize(place.size(), {INFINITY, -INFINITY});
+    for (size_t i = 0; i < place.size(); ++i)
+      by_copy[i] = {std::min(by_copy[i].first, place[i]), std::max(by_copy[i].second, place[i])};
+  }
+  return are_apart(by_copy) || are_apart(by_place);
+}
+
+// What orders the copies of every place, most significant first; empty: nothing does.
+std::vector<PlaceValues> ordering_of(const DicomSeries& series, const Copies& copies) {
+  const auto moment = [&](size_t which) {
+    return values_at(copies, [&](const DicomSlice& slice) {
+      const std::vector<double>& moments = frame_at(series, slice).moments;
+      return which < moments.size() ? moments[which] : NAN;
+    });
+  };
+  const auto ranks_alone = [](const PlaceValues& values) {
+    return all_told(values) && all_distinct(values);
+  };
+  std::vector<PlaceValues> together;
+  const auto complete = [&] {
+    for (size_t place = 0; place < copies.places.size(); ++place) {
+      std::set<std::vector<double>> keys;
+      for (size_t i = 0; i < copies.count; ++i) {
+        std::vector<double> key;
+        for (const PlaceValues& values : together) key.push_back(values[place][i]);
+        keys.insert(key);
+      }
+      if (keys.size() != copies.count) return false;
+    }
+    return true;
+  };
+  // Indices, which do not waver, one dimension by the other.
+  const size_t told = frame_at(series, copies.places[0][0]).moments.size();
+  for (size_t which = kDimensions; which < told; ++which)
+    if (PlaceValues values = moment(which); all_told(values) && same_everywhere(values))
+      together.push_back(std::move(values));
+  if (complete()) return together;
+  for (const size_t which : {kTriggerTime, kTriggerDelay, kReferenceTime})
+    if (PlaceValues values = moment(which); ranks_alone(values)) return {values};
+  // Times may also differ within a volume, and tell volumes apart only where they run through them.
+  const PlaceValues instances = values_at(copies, [&](const DicomSlice& slice) {
+    const DicomFile& file = series.files[slice.file];
+    // One number for all frames of a file is none of theirs.
+    return file.frames.size() > 1 ? NAN : static_cast<double>(file.instance_number);
+  });
+  for (const PlaceValues& values :
+       {moment(kAcquisitionTime), moment(kAcquisitionNumber), instances})
+    if (run_through(values)) return {values};
+  // Two of them, such as trigger times and averages.
+  for (const size_t which : {kTriggerTime, kTriggerDelay, kReferenceTime, kAcquisitionNumber})
+    if (PlaceValues values = moment(which); all_told(values) && same_everywhere(values))
+      together.push_back(std::move(values));
+  return complete() ? together : std::vector<PlaceValues>{};
+}
+
+// Where every place holds as many slices, the first of each make the first volume, and so on.
 std::vector<DicomSeries> untangled(const DicomSeries& series) {
   std::map<int64_t, std::vector<DicomSlice>> places;  // micrometres
   for (const DicomSlice& slice : series.slices)
     places[std::llround(slice.along_normal_mm * 1000)].push_back(slice);
-  const size_t copies = places.begin()->second.size();
+  Copies copies{{}, places.begin()->second.size()};
   std::set<std::string> instances;
   for (const auto& [place, slices] : places) {
-    if (slices.size() != copies) return {series};
+    if (slices.size() != copies.count) return {series};
+    copies.places.push_back(slices);
     for (const DicomSlice& slice : slices)
       instances.insert(series.files[slice.file].sop_instance_uid + "#" +
                        std::to_string(slice.frame));
   }
   // Copied files are duplicates, not time points.
-  if (copies < 2 || places.size() < 2 || instances.size() != series.slices.size()) return {series};
+  if (copies.count < 2 || places.size() < 2 || instances.size() != series.slices.size())
+    return {series};
+  const std::vector<PlaceValues> ordering = ordering_of(series, copies);
+  if (ordering.empty()) {
+    DicomSeries tangled = series;
+    std::erase_if(tangled.problems, [](const Problem& problem) {
+      return problem.kind == Problem::Kind::kDuplicates;
+    });
+    std::vector<std::string> first;
+    for (const DicomSlice& slice : copies.places[0]) first.push_back(slice_text(series, slice));
+    tangled.problems.push_back(
+        {Problem::Kind::kOther,
+         std::to_string(copies.count) + " slices lie at each of " + std::to_string(places.size()) +
+             " places, and neither times, dimension indices nor instance numbers tell which belong "
+             "together: " +
+             listed(first) + ", ... Give the files of one volume alone"});
+    return {tangled};
+  }
+  for (size_t place = 0; place < copies.places.size(); ++place) {
+    std::vector<size_t> order(copies.count);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      for (const PlaceValues& values : ordering)
+        if (values[place][a] != values[place][b]) return values[place][a] < values[place][b];
+      return false;
+    });
+    std::vector<DicomSlice> ordered;
+    for (const size_t i : order) ordered.push_back(copies.places[place][i]);
+    copies.places[place] = std::move(ordered);
+  }
   std::vector<DicomSeries> volumes;
-  for (size_t copy = 0; copy < copies; ++copy) {
+  for (size_t copy = 0; copy < copies.count; ++copy) {
     DicomSeries one = series;
     one.slices.clear();
-    for (const auto& [place, slices] : places) one.slices.push_back(slices[copy]);
+    for (const auto& slices : copies.places) one.slices.push_back(slices[copy]);
     one.name += "_volume_" + std::to_string(copy + 1);
     arrange_slices(one);
     volumes.push_back(std::move(one));
@@ -251,10 +402,118 @@ std::vector<DicomSeries> untangled(const DicomSeries& series) {
   return volumes;
 }
 
-std::string plain(const std::string& text) {
+// Studies, patients and frames of reference of one series' name: every one with slices of its own
+// is a series by itself. Single slices that differ so have places that cannot be compared.
+std::vector<DicomSeries> by_origin(const DicomSeries& group) {
+  using Origin = std::array<std::string, 3>;
+  const auto origin_of = [](const DicomFile& file) {
+    return Origin{file.study_uid, file.patient_id, file.frame_of_reference_uid};
+  };
+  std::array<std::set<std::string>, 3> values;
+  for (const DicomFile& file : group.files)
+    for (size_t i = 0; i < values.size(); ++i)
+      if (!origin_of(file)[i].empty()) values[i].insert(origin_of(file)[i]);
+  std::map<Origin, std::vector<DicomSlice>> origins;
+  for (const DicomSlice& slice : group.slices) {
+    Origin origin = origin_of(group.files[slice.file]);
+    // What is not told is no other.
+    for (size_t i = 0; i < values.size(); ++i)
+      if (origin[i].empty() && values[i].size() == 1) origin[i] = *values[i].begin();
+    origins[origin].push_back(slice);
+  }
+  if (origins.size() < 2) return {group};
+  std::vector<DicomSeries> parts;
+  for (const auto& [origin, slices] : origins) {
+    DicomSeries part;
+    for (const DicomSlice& slice : slices) {
+      const DicomFile& file = group.files[slice.file];
+      if (part.files.empty() || part.files.back().path != file.path) part.files.push_back(file);
+      part.slices.push_back({part.files.size() - 1, slice.frame, 0});
+    }
+    parts.push_back(std::move(part));
+  }
+  if (std::all_of(parts.begin(), parts.end(), [](const DicomSeries& part) {
+        return part.slices.size() > 1;
+      }))
+    return parts;
+  DicomSeries mixed = group;
+  std::string text;
+  const char* names[] = {"StudyInstanceUID", "PatientID", "FrameOfReferenceUID"};
+  for (size_t i = 0; i < values.size(); ++i)
+    if (values[i].size() > 1)
+      text +=
+          (text.empty() ? "" : ", ") + std::to_string(values[i].size()) + " values of " + names[i];
+  mixed.problems.push_back(
+      {Problem::Kind::kOther,
+       "its slices have one SeriesInstanceUID but " + text +
+           ", so their places cannot be compared. Give the files of one of them alone"});
+  return {mixed};
+}
+
+// Slices of the same series whose place or pixel size is not known are missing from the others.
+void note_unplaced_siblings(std::vector<DicomSeries>& alike) {
+  std::vector<std::string> unplaced;
+  bool placed = false;
+  for (const DicomSeries& series : alike)
+    for (const DicomSlice& slice : series.slices)
+      if (const DicomFrame& frame = frame_at(series, slice); frame.unplaced.empty())
+        placed = true;
+      else
+        unplaced.push_back(series.files[slice.file].path.filename().string() + " (" +
+                           frame.unplaced + ")");
+  if (!placed || unplaced.empty()) return;
+  for (DicomSeries& series : alike)
+    series.problems.push_back(
+        {Problem::Kind::kOther,
+         "slices of this series cannot be put in their places: " + listed(unplaced)});
+}
+
+// A file that cannot be read may be a slice of a series that would pass without it.
+void note_broken_siblings(const std::vector<LeftOutFile>& broken, std::vector<DicomSeries>& all) {
+  struct Folder {
+    std::set<std::string> series, extensions;
+    std::set<fs::path> files;
+  };
+  std::map<fs::path, Folder> folders;
+  for (const DicomSeries& series : all)
+    for (const DicomFile& file : series.files) {
+      Folder& folder = folders[file.path.parent_path()];
+      folder.series.insert(file.series_uid);
+      folder.extensions.insert(dicom_extension(file.path));
+      folder.files.insert(file.path);
+    }
+  for (const LeftOutFile& file : broken) {
+    const fs::path beside = file.path.parent_path();
+    const Folder& folder = folders[beside];
+    const std::optional<std::string> uid = series_uid_of_broken(file.path);
+    const bool alone = folder.series.size() == 1 && folder.files.size() > 1 &&
+                       folder.extensions.contains(dicom_extension(file.path));
+    for (DicomSeries& series : all) {
+      const DicomFile& first = series.first_file();
+      if (uid ? !uid->empty() && *uid == first.series_uid
+              : alone && first.path.parent_path() == beside)
+        series.problems.push_back(
+            {Problem::Kind::kOther,
+             "a file of this series cannot be read, so a slice may be missing: " +
+                 file.path.filename().string() + " " + file.reason +
+                 ". Copy it again, or take it away to go on without it"});
+    }
+  }
+}
+
+// For file names: letters of any script, digits, '-', '.' and '_', and room for what is appended.
+std::string plain(std::string text) {
+  constexpr size_t kLongest = 120;
+  const auto continues = [&](size_t at) {
+    return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
+  };
+  size_t length = std::min(text.size(), kLongest);
+  while (length < text.size() && length > 0 && continues(length)) --length;
+  text.resize(length);
   std::string name;
   for (const char c : text) {
-    const bool kept = std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.';
+    const auto byte = static_cast<unsigned char>(c);
+    const bool kept = byte >= 0x80 || std::isalnum(byte) || c == '-' || c == '.';
     if (kept)
       name += c;
     else if (!name.empty() && name.back() != '_')
@@ -274,7 +533,7 @@ void name_all(const fs::path& root, std::vector<DicomSeries>& all) {
     const fs::path base = fs::is_directory(root) ? fs::weakly_canonical(root) : root;
     const std::string own =
         plain(fs::is_directory(root) ? base.filename().string() : base.stem().string());
-    return below.empty() ? own : below;
+    return !below.empty() ? below : !own.empty() ? own : "series";
   };
   for (const DicomSeries& series : all) ++folders[folder_of(series)];
   for (DicomSeries& series : all) {
@@ -289,8 +548,14 @@ void name_all(const fs::path& root, std::vector<DicomSeries>& all) {
     ++names[series.name];
   }
   std::map<std::string, size_t> used;
-  for (DicomSeries& series : all)
-    if (names[series.name] > 1) series.name += "_" + std::to_string(++used[series.name]);
+  for (DicomSeries& series : all) {
+    if (names[series.name] < 2) continue;
+    std::string counted;
+    do {
+      counted = series.name + "_" + std::to_string(++used[series.name]);
+    } while (names.contains(counted));
+    series.name = counted;
+  }
   std::sort(all.begin(), all.end(), [](const DicomSeries& a, const DicomSeries& b) {
     return a.name < b.name;
   });
@@ -317,6 +582,10 @@ DicomAllowances DicomAllowances::from_names(const std::vector<std::string>& name
   return allowed;
 }
 
+double same_place_mm(double step_mm) {
+  return std::max(kLeastStepMm, kSamePlace * step_mm);
+}
+
 void arrange_slices(DicomSeries& series) {
   series.problems.clear();
   const DicomFile& file = series.first_file();
@@ -326,6 +595,15 @@ void arrange_slices(DicomSeries& series) {
         {Problem::Kind::kOther,
          "a mosaic: slices tiled in one picture. Convert it, for example with "
          "dcm2niix"});
+  for (const DicomSlice& slice : series.slices)
+    if (const DicomFile& longer = series.files[slice.file]; longer.surplus_bytes > 0) {
+      series.problems.push_back(
+          {Problem::Kind::kOther,
+           longer.path.filename().string() + " holds " + std::to_string(longer.surplus_bytes) +
+               " bytes of pixels more than Rows, Columns, frames and bits declare, so these may be "
+               "wrong"});
+      break;
+    }
   Geometry& grid = series.geometry;
   grid.size_zyx = {static_cast<int64_t>(series.slices.size()), file.rows, file.columns};
   if (frame.spacing_mm_yx) {
@@ -334,13 +612,15 @@ void arrange_slices(DicomSeries& series) {
   }
   if (!frame.position_lps_mm || !frame.axes_lps_xy) {
     if (series.slices.size() > 1)
-      series.problems.push_back(
-          {Problem::Kind::kOther,
-           std::to_string(series.slices.size()) +
-               " frames without a place in space (ImagePositionPatient): a film or a set of "
-               "pictures, no volume"});
+      series.problems.push_back({Problem::Kind::kOther,
+                                 std::to_string(series.slices.size()) +
+                                     " frames without a place in space (" + frame.unplaced +
+                                     "): a film or a set of pictures, no volume"});
     return;
   }
+  if (!frame.spacing_mm_yx)
+    series.problems.push_back(
+        {Problem::Kind::kOther, "the size of its pixels is not known: " + frame.unplaced});
   const auto& [x, y] = *frame.axes_lps_xy;
   const Vector3 normal = cross(x, y);
   for (int i = 0; i < 3; ++i) grid.direction_lps_from_zyx[i] = {normal[i], y[i], x[i]};
@@ -372,13 +652,15 @@ void arrange_slices(DicomSeries& series) {
 
 DicomScan scan_dicom(const fs::path& path) {
   DicomScan scan;
+  std::vector<LeftOutFile> broken;
   std::map<std::string, std::vector<DicomSeries>> groups;
-  for (const fs::path& file_path : dicom_files(path)) {
+  for (const fs::path& file_path : dicom_files(path, &broken)) {
     DicomFile file;
     try {
       file = read_dicom_header(file_path);
     } catch (const DataError& error) {
-      scan.left_out.push_back(error.what());
+      const std::string before = file_path.string() + ": ", what = error.what();
+      broken.push_back({file_path, what.starts_with(before) ? what.substr(before.size()) : what});
       continue;
     }
     if (file.is_localizer() || !is_picture_of_patient(file)) {
@@ -407,11 +689,24 @@ DicomScan scan_dicom(const fs::path& path) {
       for (const size_t f : frames) at->slices.push_back({at->files.size() - 1, f, 0});
     }
   }
-  for (auto& [key, alike] : groups)
-    for (DicomSeries& group : alike) {
-      arrange_slices(group);
-      for (DicomSeries& series : untangled(group)) scan.series.push_back(std::move(series));
-    }
+  for (const LeftOutFile& file : broken)
+    scan.left_out.push_back(file.path.string() + ": " + file.reason);
+  std::sort(scan.left_out.begin(), scan.left_out.end());
+  for (auto& [key, alike] : groups) {
+    std::vector<DicomSeries> volumes;
+    for (const DicomSeries& group : alike)
+      for (DicomSeries& part : by_origin(group)) {
+        const std::vector<Problem> mixed = std::move(part.problems);
+        arrange_slices(part);
+        for (DicomSeries& series : untangled(part)) {
+          series.problems.insert(series.problems.end(), mixed.begin(), mixed.end());
+          volumes.push_back(std::move(series));
+        }
+      }
+    note_unplaced_siblings(volumes);
+    std::move(volumes.begin(), volumes.end(), std::back_inserter(scan.series));
+  }
+  note_broken_siblings(broken, scan.series);
   name_all(path, scan.series);
   return scan;
 }

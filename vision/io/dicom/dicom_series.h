@@ -8,7 +8,10 @@
 #include "vision/io/image_file.h"
 
 // From the files of a folder to volumes. Slices are put in order by their position along the normal
-// of their plane alone: never by instance number, never by file name.
+// of their plane alone: never by instance number, never by file name. Where every place holds
+// several, volumes are told apart by their dimension indices, trigger, reference or acquisition
+// times or, failing these, by instance numbers that run through one volume, or one place, after the
+// other. What none of these tells apart is refused.
 namespace vireo {
 
 /// What may be mended on request where slices do not form a regular grid.
@@ -28,7 +31,8 @@ struct DicomSlice {
   double along_normal_mm = 0;
 };
 
-/// Frames that belong together: of one series, size, spacing, plane, image type and kind.
+/// Frames that belong together: of one series, study, patient, size, spacing, plane, image type and
+/// kind.
 struct DicomSeries {
   std::string name;  ///< for people and for file names; unique within a scan
   std::vector<DicomFile> files;
@@ -47,14 +51,19 @@ struct DicomSeries {
 
 struct DicomScan {
   std::vector<DicomSeries> series;    ///< sorted by name
-  std::vector<std::string> left_out;  ///< "file: reason" for localisers, reports, broken files
+  std::vector<std::string> left_out;  ///< "file: reason": localisers, reports, broken files, links
 };
 
 /// Puts the slices in order and fills in geometry and problems, from the frames alone.
 void arrange_slices(DicomSeries& series);
 
-/// Finds the DICOM images of a file, or of a folder and all below it. Files that are not DICOM are
-/// passed over in silence. Throws DataError when there is no such path.
+/// Slices no further apart lie at one place, where `step_mm` is the usual step.
+double same_place_mm(double step_mm);
+
+/// Finds the DICOM images of a file, or of a folder and all below it. Files that are not DICOM, by
+/// name and content, are passed over in silence. A file that was left out as broken is a problem of
+/// the series that it belongs to: by its SeriesInstanceUID or, where that cannot be read, as the
+/// only series of its folder. Throws DataError when there is no such path.
 DicomScan scan_dicom(const std::filesystem::path& path);
 
 /// Throws DataError saying why nothing was found at `path`, where there are reasons.

@@ -109,11 +109,14 @@ int64_t decoding_bytes(const DicomSeries& series) {
 DicomSeries without_duplicates(const DicomSeries& series) {
   DicomSeries single = series;
   single.slices.clear();
-  const double near = 0.01 * series.geometry.spacing_mm_zyx[0];
+  const double near = same_place_mm(series.geometry.spacing_mm_zyx[0]);
   for (const DicomSlice& slice : series.slices)
     if (single.slices.empty() ||
         slice.along_normal_mm - single.slices.back().along_normal_mm > near)
       single.slices.push_back(slice);
+  if (single.slices.size() == series.slices.size())
+    throw DataError(series.first_file().path.parent_path(),
+                    "series " + series.name + " has slices at one place that cannot be told apart");
   arrange_slices(single);
   return single;
 }
