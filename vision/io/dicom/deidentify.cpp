@@ -2,7 +2,9 @@
 
 #include <ctime>
 #include <fstream>
+#include <regex>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include <dcmtk/config/osconfig.h>
@@ -11,6 +13,8 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/sha256.h"
+#include "vision/io/dicom/deidentify_attributes.h"
+#include "vision/io/dicom/deidentify_pixels.h"
 #include "vision/io/dicom/dicom_dataset.h"
 #include "vision/io/dicom/dicom_file.h"
 
@@ -22,77 +26,8 @@ namespace fs = std::filesystem;
 constexpr const char* kMethod = "Vireo: PS3.15 Annex E Basic Profile, kept by list";
 constexpr int kMostDaysShifted = 3650;
 
-// Values of these types say nothing of a person: numbers, coded words, pixels and tables.
-bool is_harmless_type(DcmEVR type) {
-  static const std::set<DcmEVR> harmless = {EVR_DS,        EVR_IS, EVR_FL, EVR_FD, EVR_SS, EVR_US,
-                                            EVR_SL,        EVR_UL, EVR_CS, EVR_AT, EVR_OB, EVR_OW,
-                                            EVR_OF,        EVR_OD, EVR_OL, EVR_SV, EVR_UV, EVR_ox,
-                                            EVR_PixelData, EVR_xs, EVR_lt, EVR_up};
-  return harmless.contains(type);
-}
-
-// Groups that describe acquisition, geometry, pixels, segments and parametric maps. Within them,
-// harmless types are kept and sequences are gone through.
-bool is_technical(const DcmTagKey& tag) {
-  static const std::set<Uint16> groups = {
-      0x0018, 0x0020, 0x0022, 0x0028, 0x0048, 0x0054, 0x0062, 0x0070, 0x5200, 0x7fe0};
-  // Of group 0040 real world values and their units; the rest is about requests and visits.
-  return groups.contains(tag.getGroup()) || tag == DCM_MeasurementUnitsCodeSequence ||
-         (tag.getGroup() == 0x0040 && tag.getElement() >= 0x9096 && tag.getElement() <= 0x9225);
-}
-
-// Attributes outside those groups, or of text, that are kept.
-bool is_listed(const DcmTagKey& tag) {
-  static const std::set<DcmTagKey> listed = {DCM_SpecificCharacterSet,
-                                             DCM_ImageType,
-                                             DCM_FrameType,
-                                             DCM_Modality,
-                                             DCM_ConversionType,
-                                             DCM_PresentationIntentType,
-                                             DCM_Manufacturer,
-                                             DCM_ManufacturerModelName,
-                                             DCM_CodeValue,
-                                             DCM_LongCodeValue,
-                                             DCM_CodingSchemeDesignator,
-                                             DCM_CodingSchemeVersion,
-                                             DCM_CodeMeaning,
-                                             DCM_PixelPresentation,
-                                             DCM_VolumetricProperties,
-                                             DCM_VolumeBasedCalculationTechnique,
-                                             DCM_ComplexImageComponent,
-                                             DCM_AcquisitionContrast,
-                                             DCM_RecommendedDisplayFrameRate,
-                                             DCM_ConvolutionKernel,
-                                             DCM_LossyImageCompressionMethod,
-                                             DCM_StackID,
-                                             DCM_DimensionDescriptionLabel,
-                                             DCM_DimensionOrganizationType,
-                                             DCM_Units,
-                                             DCM_SegmentLabel,
-                                             DCM_SegmentAlgorithmName,
-                                             DCM_LUTExplanation,
-                                             DCM_RescaleType,
-                                             DCM_SequenceName,
-                                             DCM_SequenceVariant};
-  return listed.contains(tag);
-}
-
-// Sequences outside the technical groups whose items are worth keeping, cleaned.
-bool is_listed_sequence(const DcmTagKey& tag) {
-  static const std::set<DcmTagKey> listed = {DCM_DerivationImageSequence,
-                                             DCM_SourceImageSequence,
-                                             DCM_ReferencedImageSequence,
-                                             DCM_ReferencedSeriesSequence,
-                                             DCM_ReferencedInstanceSequence,
-                                             DCM_PurposeOfReferenceCodeSequence,
-                                             DCM_DerivationCodeSequence,
-                                             DCM_AnatomicRegionSequence,
-                                             DCM_PrimaryAnatomicStructureSequence};
-  return listed.contains(tag);
-}
-
 // Required by the standard, but allowed to be empty (Type 2).
-const std::vector<DcmTagKey>& emptied() {
+const std::vector<DcmTagKey>& always_there() {
   static const std::vector<DcmTagKey> tags = {DCM_StudyDate,
                                               DCM_StudyTime,
                                               DCM_AccessionNumber,
@@ -122,43 +57,38 @@ class Cleaner {
     return "2.25." + number;
   }
 
-  void clean(DcmItem& item) const {
-    std::vector<DcmTagKey> remove;
+  void clean(DcmItem& item, bool at_top = true) const {
+    std::vector<DcmTagKey> remove, empty;
     for (unsigned long i = 0; i < item.card(); ++i) {
       DcmElement* element = item.getElement(i);
-      const DcmTagKey tag = element->getTag();
-      if (!keep(*element))
-        remove.push_back(tag);
-      else if (auto* sequence = dynamic_cast<DcmSequenceOfItems*>(element);
-               sequence != nullptr && element->ident() == EVR_SQ)
-        for (unsigned long j = 0; j < sequence->card(); ++j) clean(*sequence->getItem(j));
-      else if (element->ident() == EVR_UI)
-        replace_uids(*element);
-      else if (is_date(*element))
-        shift(*element);
+      switch (attribute_fate(*element, at_top, options_.shift_dates)) {
+        case AttributeFate::kRemoved:
+          remove.push_back(element->getTag());
+          break;
+        case AttributeFate::kEmptied:
+          empty.push_back(element->getTag());
+          break;
+        case AttributeFate::kKept:
+          if (auto* sequence = dynamic_cast<DcmSequenceOfItems*>(element);
+              sequence != nullptr && element->ident() == EVR_SQ)
+            for (unsigned long j = 0; j < sequence->card(); ++j)
+              clean(*sequence->getItem(j), false);
+          break;
+        case AttributeFate::kNewUid:
+          replace_uids(*element);
+          break;
+        case AttributeFate::kShifted:
+          shift(*element);
+          break;
+      }
     }
     for (const DcmTagKey& tag : remove) item.findAndDeleteElement(tag);
+    for (const DcmTagKey& tag : empty) item.insertEmptyElement(tag);
   }
 
  private:
   std::string digest(const std::string& what, const std::string& value) const {
     return sha256(options_.key + "\n" + what + "\n" + value);
-  }
-
-  static bool is_date(const DcmElement& element) {
-    return element.ident() == EVR_DA || element.ident() == EVR_DT || element.ident() == EVR_TM;
-  }
-
-  bool keep(const DcmElement& element) const {
-    const DcmTagKey tag = element.getTag();
-    const DcmEVR type = element.ident();
-    if ((tag.getGroup() & 1) != 0 || tag == DCM_GraphicAnnotationSequence) return false;
-    if (is_listed(tag)) return true;
-    if (type == EVR_SQ) return is_technical(tag) || is_listed_sequence(tag);
-    if (type == EVR_UI) return is_technical(tag) || tag.getGroup() == 0x0008;
-    if (is_date(element))
-      return options_.shift_dates && tag.getGroup() == 0x0008 && tag.getElement() < 0x0040;
-    return is_technical(tag) && is_harmless_type(type);
   }
 
   void replace_uids(DcmElement& element) const {
@@ -172,16 +102,28 @@ class Cleaner {
     element.putString(all.c_str());
   }
 
-  // Times of the day stay; days move.
+  // Times of the day stay; days move. What is not written as the standard has it (ranges, text
+  // behind a date) is emptied.
   void shift(DcmElement& element) const {
     OFString text;
-    if (element.ident() == EVR_TM || element.getOFString(text, 0).bad()) return;
-    const std::string value = text.c_str();
-    OFDate date;
-    if (value.size() < 8 || !date.setISOFormattedDate(value.substr(0, 8).c_str())) {
-      element.putString("");
+    element.getOFStringArray(text);
+    std::string value(text.c_str(), text.length());
+    value.erase(value.find_last_not_of(std::string(" \0", 2)) + 1);
+    static const std::regex time(R"([0-9:]{2,8}(\.[0-9]{1,6})?)"), date("[0-9]{8}"),
+        moment(R"([0-9]{8}([0-9]{0,6}(\.[0-9]{1,6})?)([+-][0-9]{4})?)");
+    const bool is_moment = element.ident() == EVR_DT;
+    if (element.ident() == EVR_TM) {
+      if (!std::regex_match(value, time)) element.putString("");
       return;
     }
+    element.putString(std::regex_match(value, is_moment ? moment : date) ? moved(value).c_str()
+                                                                         : "");
+  }
+
+  // A text that starts with a date, with that moved; empty if it is none of the calendar.
+  std::string moved(const std::string& value) const {
+    OFDate date;
+    if (!date.setISOFormattedDate(value.substr(0, 8).c_str())) return "";
     const unsigned long drawn = std::stoul(digest("days", patient_).substr(0, 8), nullptr, 16);
     std::tm day{};
     day.tm_year = static_cast<int>(date.getYear()) - 1900;
@@ -189,9 +131,11 @@ class Cleaner {
     day.tm_mday = static_cast<int>(date.getDay()) - 1 - static_cast<int>(drawn % kMostDaysShifted);
     day.tm_hour = 12;
     ::timegm(&day);  // puts the fields in order
-    char moved[16];
-    std::strftime(moved, sizeof moved, "%Y%m%d", &day);
-    element.putString((moved + value.substr(8)).c_str());
+    if (day.tm_year < 1 - 1900) return "";
+    char text[32];
+    std::snprintf(
+        text, sizeof text, "%04d%02d%02d", day.tm_year + 1900, day.tm_mon + 1, day.tm_mday);
+    return text + value.substr(8);
   }
 
   const DeidentifyOptions& options_;
@@ -216,14 +160,93 @@ void add_method(DcmItem& item, bool shift_dates) {
     add("113107", "Retain Longitudinal Temporal Information Modified Dates Option", 1);
 }
 
-std::string pixel_warning(DcmItem& item, const DicomFile& file) {
-  if (dicom_text(item, DCM_BurnedInAnnotation) == "NO") return "";
-  static const std::set<std::string> often = {"US", "SC", "OT", "XC", "ES", "XA", "RF", "DX", "CR"};
-  if (often.contains(file.modality) || file.sop_class_uid == UID_SecondaryCaptureImageStorage)
-    return "modality " + file.modality +
-           " often has names burned into its pixels, and the file does not say that there are "
-           "none: look at the picture";
-  return "";
+std::string capitals(DcmItem& item, const DcmTagKey& tag) {
+  std::string text = dicom_text(item, tag);
+  for (char& letter : text)
+    if (letter >= 'a' && letter <= 'z') letter = static_cast<char>(letter - 'a' + 'A');
+  return text;
+}
+
+// Why names may be burned into the pixels; empty when nothing speaks for it.
+std::string burned_in_warning(DcmItem& item, const DicomFile& file) {
+  const std::string burned_in = capitals(item, DCM_BurnedInAnnotation);
+  if (burned_in == "NO") return "";
+  // Those that scanners write without text. What the file is, is told by its class and type too:
+  // pictures of a screen often keep the modality of what was on it.
+  static const std::set<std::string> without_text = {"CT", "MR", "PT", "NM", "SEG", "RTDOSE"};
+  const std::string secondary = UID_SecondaryCaptureImageStorage;
+  std::string why;
+  if (!burned_in.empty())
+    why = "BurnedInAnnotation is \"" + burned_in + "\", YES or NO was expected";
+  else if (file.sop_class_uid == secondary || file.sop_class_uid.starts_with(secondary + "."))
+    why = "secondary capture";
+  else if (capitals(item, DCM_ImageType).find("SECONDARY") != std::string::npos)
+    why = "image type " + file.image_type;
+  else if (item.tagExistsWithValue(DCM_ConversionType))
+    why = "conversion type " + dicom_text(item, DCM_ConversionType);
+  else if (!without_text.contains(file.modality))
+    why = "modality " + (file.modality.empty() ? "not told" : file.modality);
+  if (why.empty()) return "";
+  return why +
+         ": such pictures often have names burned into their pixels, and the file does not say "
+         "that there are none (BurnedInAnnotation = NO): look at the picture";
+}
+
+std::string face_warning(DcmItem& item) {
+  const std::string features = capitals(item, DCM_RecognizableVisualFeatures);
+  if (features.empty() || features == "NO") return "";
+  return "RecognizableVisualFeatures is " + features +
+         ": the pixels may show a face, or let one be drawn from them";
+}
+
+// A name as it is compared: the alphabetic one in capitals, without what separates nothing.
+std::string comparable_name(DcmItem& item) {
+  std::string name = capitals(item, DCM_PatientName), compared;
+  if (name.find('=') != 0) name = name.substr(0, name.find('='));
+  for (const char letter : name) {
+    if (letter == '^' || letter == ' ')
+      while (!compared.empty() && compared.back() == ' ') compared.pop_back();
+    if (letter != ' ' || (!compared.empty() && compared.back() != '^')) compared += letter;
+  }
+  compared.erase(compared.find_last_not_of(" ^") + 1);
+  return compared;
+}
+
+// What tells patients apart: the identifier, else the name, else every study is one of its own;
+// where nothing is told at all, every folder.
+std::string patient_of(DcmItem& item, const DicomFile& file) {
+  std::string id = dicom_text(item, DCM_PatientID);
+  id.erase(0, id.find_first_not_of(' '));
+  if (!id.empty()) return "id\n" + id;
+  if (const std::string name = comparable_name(item); !name.empty()) return "name\n" + name;
+  for (const std::string& uid : {file.study_uid, file.series_uid, file.frame_of_reference_uid})
+    if (!uid.empty()) return "uid\n" + uid;
+  return "folder\n" + fs::absolute(file.path).parent_path().string();
+}
+
+// Where the data set does not tell what it is, the file's meta information may; what no UID tells
+// from others, its content does.
+void fill_in_uids(const fs::path& input, DcmFileFormat& format) {
+  DcmDataset& item = *format.getDataset();
+  for (const auto& [tag, meta_tag] :
+       {std::pair(DCM_SOPClassUID, DCM_MediaStorageSOPClassUID),
+        std::pair(DCM_SOPInstanceUID, DCM_MediaStorageSOPInstanceUID)})
+    if (const std::string uid = dicom_text(*format.getMetaInfo(), meta_tag);
+        dicom_text(item, tag).empty() && !uid.empty())
+      item.putAndInsertString(tag, uid.c_str());
+  if (dicom_text(item, DCM_SOPInstanceUID).empty())
+    item.putAndInsertString(DCM_SOPInstanceUID, sha256_of_file(input).substr(0, 32).c_str());
+}
+
+// SERIES/NUMBER.dcm, by the new UIDs.
+fs::path file_name(DcmItem& item, int64_t instance_number) {
+  const auto short_digest = [&](const DcmTagKey& uid) {
+    return sha256(dicom_text(item, uid)).substr(0, 8);
+  };
+  char number[32];
+  std::snprintf(number, sizeof number, "%05lld_", static_cast<long long>(instance_number));
+  return fs::path("series_" + short_digest(DCM_SeriesInstanceUID)) /
+         (number + short_digest(DCM_SOPInstanceUID) + ".dcm");
 }
 
 }  // namespace
@@ -235,48 +258,59 @@ std::string random_key() {
   return sha256(bytes);
 }
 
-Deidentified deidentify(const fs::path& input,
-                        const fs::path& output_folder,
-                        const DeidentifyOptions& options) {
+Deidentifier::Deidentifier(fs::path output_folder, DeidentifyOptions options)
+    : output_folder_(std::move(output_folder)), options_(std::move(options)) {}
+
+Deidentified Deidentifier::copy(const fs::path& input) {
   const DicomFile file = read_dicom_header(input);
   DcmFileFormat format;
   load_dicom(input, DCM_MaxReadLength, format);
   DcmDataset& item = *format.getDataset();
-  if (dicom_text(item, DCM_BurnedInAnnotation) == "YES")
+  if (capitals(item, DCM_BurnedInAnnotation) == "YES")
     throw DataError(input,
                     "says that annotations are burned into its pixels (BurnedInAnnotation = YES); "
                     "nobody can take them out but by hand");
+  fill_in_uids(input, format);
+  const std::string old_instance = dicom_text(item, DCM_SOPInstanceUID);
+
   Deidentified result;
-  result.warning = pixel_warning(item, file);
-  // Without an identifier every study is a patient of its own.
-  std::string patient = dicom_text(item, DCM_PatientID) + "\n" + dicom_text(item, DCM_PatientName);
-  if (patient == "\n") patient = file.study_uid;
-  const Cleaner cleaner(options, patient);
+  for (const std::string& line :
+       {burned_in_warning(item, file), face_warning(item), clean_pixel_data(input, item)})
+    if (!line.empty()) result.warning += (result.warning.empty() ? "" : "; ") + line;
+  const Cleaner cleaner(options_, patient_of(item, file));
   cleaner.clean(item);
-  for (const DcmTagKey& tag : emptied())
+  item.putAndInsertString(DCM_SOPInstanceUID, cleaner.new_uid(old_instance).c_str());
+  for (const DcmTagKey& tag : always_there())
     if (!item.tagExists(tag)) item.insertEmptyElement(tag);
+  if (item.tagExists(DCM_FrameOfReferenceUID) && !item.tagExists(DCM_PositionReferenceIndicator))
+    item.insertEmptyElement(DCM_PositionReferenceIndicator);
   item.putAndInsertString(DCM_PatientName, cleaner.pseudonym().c_str());
   item.putAndInsertString(DCM_PatientID, cleaner.pseudonym().c_str());
-  add_method(item, options.shift_dates);
+  add_method(item, options_.shift_dates);
 
-  const std::string instance = dicom_text(item, DCM_SOPInstanceUID);
-  const std::string series = dicom_text(item, DCM_SeriesInstanceUID);
-  char number[64];
-  std::snprintf(number,
-                sizeof number,
-                "%05lld_%s.dcm",
-                static_cast<long long>(file.instance_number),
-                sha256(instance).substr(0, 8).c_str());
-  result.output =
-      fs::path(cleaner.pseudonym()) / ("series_" + sha256(series).substr(0, 8)) / number;
-  const fs::path path = output_folder / result.output;
-  fs::create_directories(path.parent_path());
+  result.output = fs::path(cleaner.pseudonym()) / file_name(item, file.instance_number);
+  if (const auto [before, is_new] = input_of_.emplace(result.output, input); !is_new) {
+    if (sha256_of_file(before->second) == sha256_of_file(input)) return result;
+    throw DataError(input,
+                    "is another file than " + before->second.string() +
+                        " but of the same SOPInstanceUID " + old_instance +
+                        ", so that its copy would take that one's place (" +
+                        result.output.string() +
+                        "): leave one out, or run them apart into folders of their own");
+  }
+  const fs::path path = output_folder_ / result.output;
   // Anew, so that nothing of the old file's meta information and preamble stays.
   DcmFileFormat copy(&item);
-  write_file_atomically(path, [&](const fs::path& temporary) {
-    const OFCondition status = copy.saveFile(temporary.c_str(), item.getOriginalXfer());
-    if (status.bad()) throw DataError(path, std::string("cannot be written: ") + status.text());
-  });
+  try {
+    write_file_atomically(path, [&](const fs::path& temporary) {
+      const OFCondition status = copy.saveFile(temporary.c_str(), item.getOriginalXfer());
+      if (status.bad())
+        throw DataError(input, std::string("its copy cannot be written: ") + status.text());
+    });
+  } catch (...) {
+    input_of_.erase(result.output);
+    throw;
+  }
   return result;
 }
 
