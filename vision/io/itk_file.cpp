@@ -1,9 +1,13 @@
 #include "vision/io/itk_file.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <mutex>
 #include <sstream>
 
@@ -110,6 +114,84 @@ Component component_of(StoredType type) {
   return Component::DOUBLE;
 }
 
+// The letters and digits of a text: NRRD's spellings of one thing differ in the rest.
+std::string bare(const std::string& text) {
+  std::string letters;
+  for (const char c : text)
+    if (std::isalnum(static_cast<unsigned char>(c)))
+      letters += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return letters;
+}
+
+// The fields of an NRRD header by their bare names.
+std::map<std::string, std::string> nrrd_fields(const fs::path& path) {
+  std::map<std::string, std::string> fields;
+  std::ifstream in(path, std::ios::binary);
+  std::string line;
+  while (std::getline(in, line) && line.find_first_not_of(" \r") != std::string::npos) {
+    const size_t colon = line.find(':');
+    if (line[0] != '#' && colon != std::string::npos && line.compare(colon, 2, ":=") != 0)
+      fields[bare(line.substr(0, colon))] = line.substr(colon + 1);
+  }
+  return fields;
+}
+
+// The vectors of "(1,0,0) none (0,1,0)", each with the signs that turn it to LPS.
+std::vector<Vector3> nrrd_vectors(const std::string& text, const Vector3& lps_signs) {
+  std::vector<Vector3> vectors;
+  for (size_t i = text.find('('); i != std::string::npos; i = text.find('(', i)) {
+    Vector3 vector{};
+    const char* here = text.c_str() + ++i;
+    bool sound = true;
+    for (size_t axis = 0; axis < 3 && sound; ++axis) {
+      char* end = nullptr;
+      vector[axis] = lps_signs[axis] * std::strtod(here, &end);
+      while (*end == ' ') ++end;
+      sound = end != here && std::isfinite(vector[axis]) && (axis == 2 || *end == ',');
+      here = end + 1;
+    }
+    if (sound) vectors.push_back(vector);
+  }
+  return vectors;
+}
+
+// The place that an NRRD header gives in a space of the patient. ITK 5.2 mirrors
+// left-anterior-superior along x instead of y, and takes the spaces with a time as they are.
+void place_nrrd(const fs::path& path, unsigned axes, Geometry& geometry) {
+  std::map<std::string, std::string> fields = nrrd_fields(path);
+  std::string space = bare(fields["space"]);
+  for (const char* ending : {"time", "t"})
+    if (space.ends_with(ending)) space.resize(space.size() - std::strlen(ending));
+  Vector3 lps_signs{1, 1, 1};
+  if (space == "rightanteriorsuperior" || space == "ras")
+    lps_signs = {-1, -1, 1};
+  else if (space == "leftanteriorsuperior" || space == "las")
+    lps_signs = {1, -1, 1};
+  else if (space != "leftposteriorsuperior" && space != "lps")
+    return;
+  const std::vector<Vector3> columns = nrrd_vectors(fields["spacedirections"], lps_signs);
+  const std::vector<Vector3> origin = nrrd_vectors(fields["spaceorigin"], lps_signs);
+  if (columns.size() < axes)
+    throw DataError(path,
+                    "its header gives a space of the patient and " +
+                        std::to_string(columns.size()) + " space directions; " +
+                        std::to_string(axes) + " were expected, one for each axis of the image");
+  for (unsigned axis = 0; axis < axes; ++axis) {
+    const Vector3& column = columns[axis];
+    const double length = std::hypot(column[0], column[1], column[2]);
+    for (unsigned i = 0; i < 3; ++i) {
+      double& cosine = geometry.direction_lps_from_zyx[i][2 - axis];
+      // ITK may have taken another axis for the image's; its signs alone are not trusted.
+      if (!(std::abs(std::abs(cosine) - std::abs(column[i] / length)) < 1e-6))
+        throw DataError(path,
+                        "its header's space directions do not fit the axes that its kinds make the "
+                        "image's; write it with a kind for each axis");
+      cosine = column[i] / length;
+    }
+  }
+  if (!origin.empty()) geometry.origin_lps_mm = origin[0];
+}
+
 Geometry geometry_of(const fs::path& path, const itk::ImageIOBase& io) {
   const unsigned dimensions = io.GetNumberOfDimensions();
   if (dimensions < 2 || dimensions > 4)
@@ -130,6 +212,9 @@ Geometry geometry_of(const fs::path& path, const itk::ImageIOBase& io) {
         !std::isfinite(geometry.spacing_mm_zyx[j]))
       throw DataError(path, "its header declares an empty grid or a spacing that is no length");
   }
+  const std::string extension = image_extension(path);
+  if (extension == ".nrrd" || extension == ".nhdr")
+    place_nrrd(path, std::min(dimensions, 3U), geometry);
   const double volume = geometry.voxel_volume_mm3();
   const auto& spacing = geometry.spacing_mm_zyx;
   // |det| of unit columns is 1 for a rotation; a shear of one degree leaves 0.9998.

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/made_segments.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -55,6 +56,75 @@ TEST(ItkFormats, KeepGeometryValuesAndChannels) {
     write_labels(folder / name, labels, grid);
     EXPECT_TRUE(at::equal(read_labels(folder / name).values[0].to(at::kLong), labels)) << name;
   }
+}
+
+// An NRRD of 2 x 3 x 4 bytes 0, 1, ... with the fields that are given.
+fs::path made_nrrd(const std::string& fields, const std::string& sizes = "2 3 4") {
+  const fs::path path = test::scratch_folder() / "made.nrrd";
+  std::ofstream out(path, std::ios::binary);
+  out << "NRRD0005\n# space: RAS\ntype: uint8\n"
+      << "dimension: " << (sizes.size() + 1) / 2 << "\nsizes: " << sizes << "\nencoding: raw\n"
+      << fields << "note:=space: LPS\n\n";
+  for (char i = 0; i < 48; ++i) out << i;
+  return path;
+}
+
+std::string vector_text(const Vector3& vector, const Vector3& signs, const char* more) {
+  std::string text = "(";
+  for (size_t i = 0; i < 3; ++i) text += std::to_string(signs[i] * vector[i]) + (i < 2 ? "," : "");
+  return text + more + ")";
+}
+
+TEST(ItkFormats, NrrdLiesInItsPlaceInEverySpaceOfThePatient) {
+  const Vector3 ras{-1, -1, 1}, las{1, -1, 1}, lps{1, 1, 1};
+  const std::vector<std::pair<const char*, Vector3>> spaces = {{"right-anterior-superior", ras},
+                                                               {"left-anterior-superior", las},
+                                                               {"left-posterior-superior", lps},
+                                                               {"RAS", ras},
+                                                               {"LAS", las},
+                                                               {"LPS", lps},
+                                                               {"Left Anterior Superior\r", las}};
+  for (const auto& [space, signs] : spaces)
+    for (Geometry grid : test::straight_grids(4, 3, 2)) {
+      grid.spacing_mm_zyx = {2.5, 0.75, 1.25};
+      grid.origin_lps_mm = {-61.5, 42.25, -103.125};
+      // In three dimensions, with channels first, and with two times last.
+      for (const int kind : {0, 1, 2}) {
+        const char* more = kind == 2 ? ",0" : "";
+        std::string directions = kind == 1 ? "none" : "";
+        for (size_t axis = 3; axis-- > 0;) {
+          Vector3 step{};
+          for (size_t i = 0; i < 3; ++i)
+            step[i] = grid.direction_lps_from_zyx[i][axis] * grid.spacing_mm_zyx[axis];
+          directions += " " + vector_text(step, signs, more);
+        }
+        const std::string name = space;
+        const std::string suffix = kind != 2 ? "" : name.size() == 3 ? "T" : "-time";
+        if (kind == 2 && name.ends_with('\r')) continue;
+        const char* const kinds[] = {
+            "domain domain domain", "vector domain domain domain", "domain domain domain time"};
+        const char* const sizes[] = {"2 3 4", "2 2 3 4", "2 3 4 2"};
+        const fs::path path =
+            made_nrrd("space: " + name + suffix + "\nspace directions: " + directions +
+                          (kind == 2 ? " (0,0,0,1)" : "") + "\nkinds: " + kinds[kind] +
+                          "\nspace origin: " + vector_text(grid.origin_lps_mm, signs, more) + "\n",
+                      sizes[kind]);
+        EXPECT_EQ(difference(read_image_header(path).geometry, grid, 1e-5), "")
+            << name << suffix << ' ' << grid.orientation_xyz();
+        const Volume volume = read_image(path);
+        EXPECT_EQ(difference(volume.geometry, grid, 1e-5), "") << name << suffix;
+        EXPECT_EQ(volume.values.select(0, 0).max().item<float>(), kind == 1 ? 46 : 23);
+      }
+    }
+}
+
+TEST(ItkFormats, NrrdWithDirectionsOfOtherAxesIsRefused) {
+  const std::string place = "space: LAS\nspace origin: (0,0,0)\n";
+  EXPECT_EQ(refusal(made_nrrd(place + "space directions: (1,0,0) (0,1,0) (0,0,1)\n")), "accepted");
+  // The first axis holds channels, but no kind says so: ITK takes it for one of the image's.
+  EXPECT_NE(
+      refusal(made_nrrd(place + "space directions: none (0,2,0) (1,0,0) (0,0,1)\n", "2 2 3 4")),
+      "accepted");
 }
 
 TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {

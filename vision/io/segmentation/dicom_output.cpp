@@ -18,35 +18,49 @@ namespace {
 
 namespace fs = std::filesystem;
 
+struct CopiedAttribute {
+  DcmTagKey tag;
+  IfUnsound otherwise;
+};
+
 // Type 2 in every object of a patient: present, if only empty.
-const DcmTagKey kAlways[] = {DCM_PatientName,
-                             DCM_PatientID,
-                             DCM_PatientBirthDate,
-                             DCM_PatientSex,
-                             DCM_StudyDate,
-                             DCM_StudyTime,
-                             DCM_ReferringPhysicianName,
-                             DCM_StudyID,
-                             DCM_AccessionNumber};
-const DcmTagKey kIfPresent[] = {DCM_StudyInstanceUID,
-                                DCM_StudyDescription,
-                                DCM_IssuerOfPatientID,
-                                DCM_OtherPatientIDsSequence,
-                                DCM_PatientBirthTime,
-                                DCM_PatientIdentityRemoved,
-                                DCM_DeidentificationMethod,
-                                DCM_DeidentificationMethodCodeSequence,
-                                DCM_PatientSpeciesDescription,
-                                DCM_PatientSpeciesCodeSequence,
-                                DCM_PatientBreedDescription,
+const CopiedAttribute kAlways[] = {{DCM_PatientName, IfUnsound::kKeep},
+                                   {DCM_PatientID, IfUnsound::kKeep},
+                                   {DCM_PatientBirthDate, IfUnsound::kLeaveOut},
+                                   {DCM_PatientSex, IfUnsound::kLeaveOut},
+                                   {DCM_StudyDate, IfUnsound::kLeaveOut},
+                                   {DCM_StudyTime, IfUnsound::kLeaveOut},
+                                   {DCM_ReferringPhysicianName, IfUnsound::kLeaveOut},
+                                   {DCM_StudyID, IfUnsound::kLeaveOut},
+                                   {DCM_AccessionNumber, IfUnsound::kLeaveOut}};
+const CopiedAttribute kIfPresent[] = {
+    {DCM_StudyInstanceUID, IfUnsound::kKeep},
+    {DCM_StudyDescription, IfUnsound::kShorten},
+    {DCM_IssuerOfPatientID, IfUnsound::kLeaveOut},
+    {DCM_OtherPatientIDsSequence, IfUnsound::kLeaveOut},
+    {DCM_PatientBirthTime, IfUnsound::kLeaveOut},
+    {DCM_PatientIdentityRemoved, IfUnsound::kLeaveOut},
+    {DCM_DeidentificationMethod, IfUnsound::kShorten},
+    {DCM_DeidentificationMethodCodeSequence, IfUnsound::kLeaveOut},
+    {DCM_PatientSpeciesDescription, IfUnsound::kShorten},
+    {DCM_PatientSpeciesCodeSequence, IfUnsound::kLeaveOut},
+    {DCM_PatientBreedDescription, IfUnsound::kShorten},
+    {DCM_PatientBreedCodeSequence, IfUnsound::kLeaveOut},
+    {DCM_BreedRegistrationSequence, IfUnsound::kLeaveOut},
+    {DCM_ResponsiblePerson, IfUnsound::kLeaveOut},
+    {DCM_ResponsiblePersonRole, IfUnsound::kLeaveOut},
+    {DCM_ResponsibleOrganization, IfUnsound::kShorten},
+    {DCM_PatientSexNeutered, IfUnsound::kLeaveOut},
+    {DCM_PatientAge, IfUnsound::kLeaveOut},
+    {DCM_PatientSize, IfUnsound::kLeaveOut},
+    {DCM_PatientWeight, IfUnsound::kLeaveOut}};
+// Type 2C: present, if only empty, where the patient is an animal.
+const DcmTagKey kOfAnimals[] = {DCM_PatientBreedDescription,
                                 DCM_PatientBreedCodeSequence,
                                 DCM_BreedRegistrationSequence,
                                 DCM_ResponsiblePerson,
                                 DCM_ResponsibleOrganization,
-                                DCM_PatientSexNeutered,
-                                DCM_PatientAge,
-                                DCM_PatientSize,
-                                DCM_PatientWeight};
+                                DCM_PatientSexNeutered};
 
 [[noreturn]] void refuse_reference(const fs::path& path, const std::string& what) {
   throw DataError(
@@ -56,20 +70,26 @@ const DcmTagKey kIfPresent[] = {DCM_StudyInstanceUID,
           "need none, or take the images before they were anonymised");
 }
 
-// Values that break their representation's rules (an age of "42") stay behind.
-void copy_sound_element(const fs::path& path, DcmItem& from, const DcmTagKey& tag, DcmItem& into) {
-  DcmElement* element = nullptr;
-  if (from.findAndGetElement(tag, element).bad() || element == nullptr) return;
-  if (element->isaString() && element->checkValue("1-n").bad()) {
-    log_warning(path.string() + ": its " + DcmTag(tag).getTagName() +
-                " is not valid and is left out of what is written");
-    return;
-  }
-  copy_element(from, tag, into);
+void ensure_present(DcmItem& item, const DcmTagKey& tag) {
+  if (!item.tagExists(tag)) item.insertEmptyElement(tag);
 }
 
-bool all_ascii(const std::string& text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
+// What DICOM asks for beside attributes that were copied.
+void complete_patient(const fs::path& path, DcmItem& into) {
+  const auto has = [&](const DcmTagKey& tag) { return into.tagExistsWithValue(tag); };
+  if (has(DCM_ResponsiblePerson) && !has(DCM_ResponsiblePersonRole)) {
+    log_warning(path.string() +
+                ": its ResponsiblePerson has no ResponsiblePersonRole and is left out of what is "
+                "written");
+    into.findAndDeleteElement(DCM_ResponsiblePerson);
+  }
+  if (has(DCM_PatientSpeciesDescription) || has(DCM_PatientSpeciesCodeSequence))
+    for (const DcmTagKey& tag : kOfAnimals) ensure_present(into, tag);
+  OFString removed;
+  into.findAndGetOFString(DCM_PatientIdentityRemoved, removed);
+  if (removed == "YES" && !has(DCM_DeidentificationMethod) &&
+      !has(DCM_DeidentificationMethodCodeSequence))
+    put_text(into, DCM_DeidentificationMethod, "not given by the source");
 }
 
 }  // namespace
@@ -115,7 +135,7 @@ DicomTime dicom_time_now() {
 }
 
 std::unique_ptr<DcmFileFormat> load_source_header(const DicomSeries& source) {
-  silence_dcmtk();
+  set_up_dcmtk();
   const fs::path& path = source.first_file().path;
   auto format = std::make_unique<DcmFileFormat>();
   const OFCondition status = format->loadFileUntilTag(
@@ -133,37 +153,21 @@ std::unique_ptr<DcmFileFormat> load_source_header(const DicomSeries& source) {
 }
 
 void copy_patient_and_study(const DicomSeries& source,
-                            DcmDataset& header,
+                            SourceAttributes& attributes,
                             bool ascii,
                             DcmItem& into) {
-  DcmDataset taken;
-  copy_element(header, DCM_SpecificCharacterSet, taken);
-  for (const DcmTagKey& tag : kIfPresent)
-    copy_sound_element(source.first_file().path, header, tag, taken);
-  for (const DcmTagKey& tag : kAlways) {
-    copy_element(header, tag, taken);
-    if (!taken.tagExists(tag)) taken.insertEmptyElement(tag);
+  for (const auto& [tag, otherwise] : kIfPresent) attributes.copy(tag, otherwise, into);
+  for (const auto& [tag, otherwise] : kAlways) {
+    attributes.copy(tag, otherwise, into);
+    ensure_present(into, tag);
   }
+  complete_patient(source.first_file().path, into);
   if (lies_in_patient(source)) {
-    copy_element(header, DCM_FrameOfReferenceUID, taken);
-    copy_element(header, DCM_PositionReferenceIndicator, taken);
-    if (!taken.tagExists(DCM_PositionReferenceIndicator))
-      taken.insertEmptyElement(DCM_PositionReferenceIndicator);
+    attributes.copy(DCM_FrameOfReferenceUID, IfUnsound::kKeep, into);
+    attributes.copy(DCM_PositionReferenceIndicator, IfUnsound::kLeaveOut, into);
+    ensure_present(into, DCM_PositionReferenceIndicator);
   }
-
-  const bool extended = taken.tagExistsWithValue(DCM_SpecificCharacterSet);
-  DcmDataset unicode(taken);
-  DcmDataset* chosen = &taken;
-  if (unicode.convertToUTF8().good()) {
-    chosen = &unicode;
-    chosen->findAndDeleteElement(DCM_SpecificCharacterSet);
-    if (extended || !ascii) chosen->putAndInsertString(DCM_SpecificCharacterSet, "ISO_IR 192");
-  } else if (!ascii) {
-    throw DataError(source.first_file().path,
-                    "its texts do not fit its SpecificCharacterSet (0008,0005) and cannot be "
-                    "written beside segment names that are not ASCII; use ASCII names");
-  }
-  while (DcmElement* element = chosen->remove(0UL)) into.insert(element, OFTrue);
+  if (attributes.extended() || !ascii) put_text(into, DCM_SpecificCharacterSet, "ISO_IR 192");
 }
 
 void put_object(const char* sop_class_uid,
@@ -192,7 +196,10 @@ void put_object(const char* sop_class_uid,
   put(DCM_SoftwareVersions, software_version);
   for (const DcmTagKey& date : {DCM_InstanceCreationDate, DCM_SeriesDate}) put(date, now.date);
   for (const DcmTagKey& time : {DCM_InstanceCreationTime, DCM_SeriesTime}) put(time, now.time);
-  put_given(DCM_ClinicalTrialCoordinatingCenterName, metadata.trial_coordinating_center);
+  const bool trial = !(metadata.trial_coordinating_center + metadata.trial_series_id +
+                       metadata.trial_time_point_id)
+                          .empty();
+  if (trial) put(DCM_ClinicalTrialCoordinatingCenterName, metadata.trial_coordinating_center);
   put_given(DCM_ClinicalTrialSeriesID, metadata.trial_series_id);
   put_given(DCM_ClinicalTrialTimePointID, metadata.trial_time_point_id);
 }
@@ -213,12 +220,6 @@ DcmItem& put_code(DcmItem& item, const DcmTagKey& sequence, const CodedConcept& 
   put_text(place, DCM_CodingSchemeDesignator, code.scheme);
   put_text(place, DCM_CodeMeaning, code.meaning);
   return place;
-}
-
-void copy_element(DcmItem& from, const DcmTagKey& tag, DcmItem& into) {
-  DcmElement* copy = nullptr;
-  if (from.findAndGetElement(tag, copy, OFFalse, OFTrue).bad() || copy == nullptr) return;
-  if (into.insert(copy, OFTrue).bad()) delete copy;
 }
 
 void put_instance(DcmItem& item, const DicomFile& file) {
@@ -256,6 +257,10 @@ void remove_file(const fs::path& path) {
   if (failed) throw DataError(path, "cannot be removed: " + failed.message());
 }
 
+bool is_ascii(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
+}
+
 bool is_ascii(const SegmentationMetadata& metadata, const std::vector<std::string>& texts) {
   std::vector<std::string> all = texts;
   all.insert(all.end(),
@@ -275,7 +280,8 @@ bool is_ascii(const SegmentationMetadata& metadata, const std::vector<std::strin
                                      &segment.region_modifier})
       all.push_back(code->meaning);
   }
-  return std::all_of(all.begin(), all.end(), all_ascii);
+  return std::all_of(
+      all.begin(), all.end(), [](const std::string& text) { return is_ascii(text); });
 }
 
 }  // namespace vireo

@@ -10,6 +10,7 @@
 
 #include "vision/io/dicom/dicom_series.h"
 #include "vision/io/segmentation/dcmqi_metadata.h"
+#include "vision/io/segmentation/source_attributes.h"
 
 // What DICOM objects that are made for a series have in common.
 namespace vireo {
@@ -30,11 +31,10 @@ DicomTime dicom_time_now();
 std::unique_ptr<DcmFileFormat> load_source_header(const DicomSeries& source);
 
 /// Copies the attributes of the patient, the study and (where lies_in_patient) the frame of
-/// reference as they are, in UTF-8; optional ones that are not valid are left out with a warning.
-/// Where their character set cannot be converted they keep it, if `ascii` says that all other text
-/// is ASCII, else a DataError names the source.
+/// reference, in UTF-8 and valid as SourceAttributes makes them; who the patient is and which study
+/// and frame of reference these are is kept as it stands. `ascii`: all other text of the object is.
 void copy_patient_and_study(const DicomSeries& source,
-                            DcmDataset& header,
+                            SourceAttributes& attributes,
                             bool ascii,
                             DcmItem& into);
 
@@ -54,9 +54,6 @@ DcmItem& new_item(DcmItem& within, const DcmTagKey& sequence);
 /// A new item of a code sequence.
 DcmItem& put_code(DcmItem& item, const DcmTagKey& sequence, const CodedConcept& code);
 
-/// Copies an attribute, if it is there.
-void copy_element(DcmItem& from, const DcmTagKey& tag, DcmItem& into);
-
 /// The class and the UID of a source image.
 void put_instance(DcmItem& item, const DicomFile& file);
 
@@ -67,6 +64,8 @@ void put_image_references(DcmItem& item,
                           const DicomSeries& source,
                           const std::vector<DicomSlice>& slices,
                           const CodedConcept* purpose = nullptr);
+
+bool is_ascii(const std::string& text);
 
 /// Whether every text that goes into the object is ASCII.
 bool is_ascii(const SegmentationMetadata& metadata, const std::vector<std::string>& texts);

@@ -181,30 +181,34 @@ void put_pixels(DcmItem& dataset,
   dataset.putAndInsertUint8Array(DCM_PixelData, bits.bytes().data(), bits.bytes().size());
 }
 
-// All images of the series, whether or not a label lies in them.
+// All images that were read, whether or not a label lies in them.
 void put_series_references(DcmItem& dataset, const DicomSeries& source) {
   std::map<std::string, DcmItem*> series;
-  for (const DicomFile& file : source.files) {
-    DcmItem*& item = series[file.series_uid];
+  for (const DicomFile* file : files_read(source)) {
+    DcmItem*& item = series[file->series_uid];
     if (item == nullptr) {
       item = &new_item(dataset, DCM_ReferencedSeriesSequence);
-      put_text(*item, DCM_SeriesInstanceUID, file.series_uid);
+      put_text(*item, DCM_SeriesInstanceUID, file->series_uid);
     }
-    put_instance(new_item(*item, DCM_ReferencedInstanceSequence), file);
+    put_instance(new_item(*item, DCM_ReferencedInstanceSequence), *file);
   }
 }
 
 // A segmentation of lossily compressed images says so.
-void put_lossy_compression(DcmItem& header, DcmItem& into) {
+void put_lossy_compression(DcmItem& header, SourceAttributes& attributes, DcmItem& into) {
   OFString lossy;
   header.findAndGetOFString(DCM_LossyImageCompression, lossy);
   put_text(into, DCM_LossyImageCompression, lossy == "01" ? "01" : "00");
   if (lossy != "01") return;
   for (const DcmTagKey& tag : {DCM_LossyImageCompressionRatio, DCM_LossyImageCompressionMethod})
-    copy_element(header, tag, into);
+    attributes.copy(tag, IfUnsound::kLeaveOut, into);
 }
 
 }  // namespace
+
+void check_dicom_seg_source(const DicomSeries& source) {
+  load_source_header(source);
+}
 
 bool write_dicom_seg(const fs::path& path,
                      const at::Tensor& labels,
@@ -231,7 +235,8 @@ bool write_dicom_seg(const fs::path& path,
   DcmFileFormat file;
   DcmDataset& dataset = *file.getDataset();
   const bool ascii = is_ascii(metadata, {algorithm.name, algorithm.version});
-  copy_patient_and_study(source, *header->getDataset(), ascii, dataset);
+  SourceAttributes attributes(source.first_file().path, *header->getDataset());
+  copy_patient_and_study(source, attributes, ascii, dataset);
   put_object(UID_SegmentationStorage, "SEG", metadata, algorithm.software_version, dataset);
 
   const DicomTime now = dicom_time_now();
@@ -241,7 +246,7 @@ bool write_dicom_seg(const fs::path& path,
   put_text(dataset, DCM_ContentLabel, metadata.content_label);
   put_text(dataset, DCM_ContentDescription, metadata.content_description);
   put_text(dataset, DCM_ContentCreatorName, metadata.content_creator_name);
-  put_lossy_compression(*header->getDataset(), dataset);
+  put_lossy_compression(*header->getDataset(), attributes, dataset);
   put_text(dataset, DCM_SegmentationType, "BINARY");
   put_text(dataset, DCM_SegmentsOverlap, "NO");
   Uint16 number = 0;
@@ -261,7 +266,7 @@ bool write_dicom_seg(const fs::path& path,
         dataset, organization, DCM_ImagePositionPatient, DCM_PlanePositionSequence, "Position");
   if (!placed) {
     put_text(dataset, DCM_PatientOrientation, "");
-    copy_element(*header->getDataset(), DCM_PatientOrientation, dataset);
+    attributes.copy(DCM_PatientOrientation, IfUnsound::kLeaveOut, dataset);
   }
   put_series_references(dataset, source);
   put_shared_groups(dataset, grid, placed);

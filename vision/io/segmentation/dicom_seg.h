@@ -18,6 +18,9 @@ struct AlgorithmIdentity {
   std::string software_version;  ///< Vireo's own
 };
 
+/// Throws the DataError that write_dicom_seg would throw for the source, before there are labels.
+void check_dicom_seg_source(const DicomSeries& source);
+
 struct DicomSegOptions {
   bool deflate = false;  ///< Deflated Explicit VR Little Endian: smaller, read by fewer programs
 };

@@ -25,7 +25,7 @@ void append_millimetres(std::string& text, double value) {
   text += digits;
 }
 
-// The frame of reference, the study, the series, and all images of it.
+// The frame of reference, the study, the series, and all images of it that were read.
 void put_references(DcmItem& dataset, const DicomSeries& source) {
   const DicomFile& first = source.first_file();
   DcmItem& frame = new_item(dataset, DCM_ReferencedFrameOfReferenceSequence);
@@ -35,8 +35,8 @@ void put_references(DcmItem& dataset, const DicomSeries& source) {
   put_text(study, DCM_ReferencedSOPInstanceUID, first.study_uid);
   DcmItem& series = new_item(study, DCM_RTReferencedSeriesSequence);
   put_text(series, DCM_SeriesInstanceUID, first.series_uid);
-  for (const DicomFile& file : source.files)
-    put_instance(new_item(series, DCM_ContourImageSequence), file);
+  for (const DicomFile* file : files_read(source))
+    put_instance(new_item(series, DCM_ContourImageSequence), *file);
 }
 
 void put_region(DcmItem& dataset,
@@ -91,7 +91,19 @@ void put_contours(DcmItem& dataset,
   }
 }
 
+std::unique_ptr<DcmFileFormat> load_placed_source(const DicomSeries& source) {
+  if (!lies_in_patient(source))
+    throw DataError(source.first_file().path,
+                    "gives no place in the patient (position, orientation and frame of reference), "
+                    "so that contours in millimetres cannot be written; ask for another format");
+  return load_source_header(source);
+}
+
 }  // namespace
+
+void check_rtstruct_source(const DicomSeries& source) {
+  load_placed_source(source);
+}
 
 bool write_rtstruct(const fs::path& path,
                     const at::Tensor& labels,
@@ -104,15 +116,12 @@ bool write_rtstruct(const fs::path& path,
     remove_file(path);
     return false;
   }
-  if (!lies_in_patient(source))
-    throw DataError(source.first_file().path,
-                    "gives no place in the patient (position, orientation and frame of reference), "
-                    "so that contours in millimetres cannot be written; ask for another format");
-  const std::unique_ptr<DcmFileFormat> header = load_source_header(source);
+  const std::unique_ptr<DcmFileFormat> header = load_placed_source(source);
   const std::vector<std::vector<DicomSlice>> sources = sources_of_planes(source, grid);
   DcmFileFormat file;
   DcmDataset& dataset = *file.getDataset();
-  copy_patient_and_study(source, *header->getDataset(), is_ascii(metadata, {}), dataset);
+  SourceAttributes attributes(source.first_file().path, *header->getDataset());
+  copy_patient_and_study(source, attributes, is_ascii(metadata, {}), dataset);
   put_object(UID_RTStructureSetStorage, "RTSTRUCT", metadata, software_version, dataset);
   put_text(dataset, DCM_OperatorsName, "");
   put_text(dataset, DCM_ApprovalStatus, "UNAPPROVED");

@@ -10,6 +10,9 @@
 
 namespace vireo {
 
+/// Throws the DataError that write_rtstruct would throw for the source, before there are labels.
+void check_rtstruct_source(const DicomSeries& source);
+
 /// Writes labels (integers [Z, Y, X]) as a DICOM RT Structure Set, atomically: a region of interest
 /// for each described label that has voxels, with closed planar contours in every slice of `grid`
 /// (as for write_dicom_seg) where it lies.

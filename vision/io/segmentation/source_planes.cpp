@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string>
 
 #include "vision/core/error.h"
@@ -30,22 +31,46 @@ bool lies_in_patient(const DicomSeries& source) {
          });
 }
 
+std::vector<DicomSlice> slices_read(const DicomSeries& source) {
+  using Problem = DicomSeries::Problem;
+  const bool duplicates =
+      std::any_of(source.problems.begin(), source.problems.end(), [](const Problem& problem) {
+        return problem.kind == Problem::Kind::kDuplicates;
+      });
+  if (!duplicates) return source.slices;
+  const double near = same_place_mm(source.geometry.spacing_mm_zyx[0]);
+  std::vector<DicomSlice> slices;
+  for (const DicomSlice& slice : source.slices)
+    if (slices.empty() || slice.along_normal_mm - slices.back().along_normal_mm > near)
+      slices.push_back(slice);
+  return slices;
+}
+
+std::vector<const DicomFile*> files_read(const DicomSeries& source) {
+  std::set<size_t> indices;
+  for (const DicomSlice& slice : slices_read(source)) indices.insert(slice.file);
+  std::vector<const DicomFile*> files;
+  for (const size_t index : indices) files.push_back(&source.files.at(index));
+  return files;
+}
+
 std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source,
                                                        const Geometry& grid) {
   const auto planes = static_cast<size_t>(grid.size_zyx[0]);
+  const std::vector<DicomSlice> slices = slices_read(source);
   std::vector<std::vector<DicomSlice>> result(planes);
   if (!lies_in_patient(source)) {
-    if (source.slices.size() != planes)
+    if (slices.size() != planes)
       throw DataError(source.first_file().path,
                       "gives no place in the patient, so that its " +
-                          std::to_string(source.slices.size()) + " slices and the " +
+                          std::to_string(slices.size()) + " slices and the " +
                           std::to_string(planes) + " of the label map cannot be matched");
-    for (size_t z = 0; z < planes; ++z) result[z] = {source.slices[z]};
+    for (size_t z = 0; z < planes; ++z) result[z] = {slices[z]};
     return result;
   }
   const Vector3 normal = plane_normal(grid);
   std::vector<double> heights;
-  for (const DicomSlice& slice : source.slices)
+  for (const DicomSlice& slice : slices)
     heights.push_back(
         projection(normal, *source.files.at(slice.file).frames.at(slice.frame).position_lps_mm));
   const double start = projection(normal, grid.lps_from_voxel({0, 0, 0}));
@@ -57,12 +82,12 @@ std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source
     double to_below = std::numeric_limits<double>::infinity(), to_above = to_below;
     for (size_t i = 0; i < heights.size(); ++i) {
       const double offset = heights[i] - height;
-      if (std::abs(offset) < std::abs(step) / 2) result[z].push_back(source.slices[i]);
+      if (std::abs(offset) < std::abs(step) / 2) result[z].push_back(slices[i]);
       if (offset <= 0 && -offset < to_below) {
-        below = &source.slices[i];
+        below = &slices[i];
         to_below = -offset;
       } else if (offset > 0 && offset < to_above) {
-        above = &source.slices[i];
+        above = &slices[i];
         to_above = offset;
       }
     }

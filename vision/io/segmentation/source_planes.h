@@ -11,6 +11,12 @@ namespace vireo {
 /// Whether all slices have a place in a common frame of reference.
 bool lies_in_patient(const DicomSeries& source);
 
+/// The slices that read_dicom_series takes: all, or, where several lie at one place, the first.
+std::vector<DicomSlice> slices_read(const DicomSeries& source);
+
+/// The files that hold them, in the series' order.
+std::vector<const DicomFile*> files_read(const DicomSeries& source);
+
 /// For each plane z of the grid the slices that it was made from: those nearer to it than half its
 /// step, or, in a gap, the nearest one on each side.
 std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source,

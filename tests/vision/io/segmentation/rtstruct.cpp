@@ -183,6 +183,75 @@ TEST(Rtstruct, IsRefusedWithoutAPlaceInThePatient) {
   EXPECT_FALSE(fs::exists(path));
 }
 
+TEST(Rtstruct, SourcesAreCheckedBeforeThereAreLabels) {
+  const fs::path folder = test::scratch_folder();
+  const Geometry grid = test::oblique_grid(2, 12, 12);
+  DicomSeries source = test::made_source(folder / "source", grid);
+  EXPECT_NO_THROW(check_rtstruct_source(source));
+  const auto refusal = [&]() -> std::string {
+    try {
+      check_rtstruct_source(source);
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  const std::string uid = source.files[1].sop_instance_uid;
+  source.files[1].sop_instance_uid.clear();
+  EXPECT_THAT(refusal(), HasSubstr(source.files[1].path.string() + ": has no SOPInstanceUID"));
+  source.files[1].sop_instance_uid = uid;
+  for (DicomFile& file : source.files) file.frame_of_reference_uid.clear();
+  EXPECT_THAT(refusal(), HasSubstr("gives no place in the patient"));
+}
+
+TEST(Rtstruct, HoldsNothingInvalidOfItsSource) {
+  const fs::path folder = test::scratch_folder();
+  const Geometry grid = test::oblique_grid(2, 12, 12);
+  const DicomSeries source = test::made_source(
+      folder / "source", grid, {.patient_name = "M\xfcller", .character_set = ""});
+  const fs::path first = source.first_file().path;
+  DcmFileFormat file;
+  ASSERT_TRUE(file.loadFile(first.c_str()).good());
+  for (const auto& [tag, value] : {std::pair{DCM_StudyDate, "2025.02.03"},
+                                   {DCM_PatientSex, "Female"},
+                                   {DCM_AccessionNumber, "12345678901234567"},
+                                   {DCM_PatientSpeciesDescription, "Felis"}})
+    ASSERT_TRUE(file.getDataset()->putAndInsertString(tag, value).good());
+  ASSERT_TRUE(file.saveFile(first.c_str()).good());
+  SegmentationMetadata metadata = test::made_metadata();
+  metadata.trial_series_id = "Session1";
+  const fs::path path = folder / "rs.dcm";
+  ::testing::internal::CaptureStderr();
+  ASSERT_TRUE(write_rtstruct(path, test::made_labels(2, 12, 12), grid, source, metadata, "0.1.0"));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              HasSubstr("its AccessionNumber is not valid (it is longer than 16 characters)"));
+  EXPECT_EQ(test::dicom_errors(path), "");
+  DcmFileFormat written;
+  ASSERT_TRUE(written.loadFile(path.c_str()).good());
+  EXPECT_EQ(text(*written.getDataset(), DCM_PatientName), "M\xc3\xbcller");
+  EXPECT_EQ(text(*written.getDataset(), DCM_StudyDate), "20250203");
+  EXPECT_EQ(text(*written.getDataset(), DCM_PatientSex), "F");
+}
+
+TEST(Rtstruct, DoesNotReferToDuplicatesThatWereDropped) {
+  const fs::path folder = test::scratch_folder();
+  const Geometry grid = test::oblique_grid(3, 12, 12);
+  DicomSeries source = test::made_source(folder / "source", grid);
+  DicomFile copy = source.files[source.slices[1].file];
+  copy.sop_instance_uid = "1.2.3.4";
+  copy.instance_number = 99;
+  source.files.push_back(copy);
+  source.slices.push_back({source.files.size() - 1, 0, 0});
+  arrange_slices(source);
+  const fs::path path = folder / "rs.dcm";
+  ASSERT_TRUE(write_rtstruct(
+      path, test::made_labels(3, 12, 12), grid, source, test::made_metadata(), "0.1.0"));
+  std::ifstream in(path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  EXPECT_THAT(bytes, HasSubstr(source.files[0].sop_instance_uid));
+  EXPECT_THAT(bytes, ::testing::Not(HasSubstr("1.2.3.4")));
+}
+
 TEST(Rtstruct, PassesDciodvfy) {
   if (!test::has_dciodvfy())
     VIREO_SKIP(
