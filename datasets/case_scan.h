@@ -15,8 +15,10 @@ struct RawCase {
   Volume labels;
 };
 
-/// Reads a case; several files are one channel each. Throws DataError (path first) when a file
-/// cannot be read, or the files' grids differ by more than grid_tolerance_mm.
+/// Reads a case; several files are one channel each. A picture is turned as its EXIF orientation
+/// says where its masks have the size that it has then, and not the stored one. Throws DataError
+/// (path first) when a file cannot be read, memory is not free for it, or the files' grids differ
+/// by more than grid_tolerance_mm.
 RawCase read_case(const SourceCase& source);
 
 /// Intensities of one channel of a case.
@@ -33,6 +35,11 @@ struct CaseScan {
   int64_t channels = 0;
   double full_scale = 0;
   std::map<int64_t, int64_t> label_voxels;  ///< voxels of each label value
+  /// Of slices in files of their own: the file in which each label value is first.
+  std::map<int64_t, std::filesystem::path> first_file;
+  /// The picture's EXIF orientation where the sizes do not tell whether its masks follow it; it is
+  /// not applied then. 1: none.
+  int exif_orientation = 1;
   std::vector<ChannelScan> intensities;
   std::vector<Problem> problems;  ///< everything wrong with the case alone
 };

@@ -109,12 +109,14 @@ const std::vector<Layout>& layouts() {
        look_for_msd,
        read_msd},
       {Format::kArrays,
-       "train_npz/ and test_vol_h5/, ACDC_training_slices/, train_slices/ and val_volumes/, or "
-       "train/ "
-       "and valid/ of .npz and .h5",
+       "train_npz/ and test_vol_h5/, ACDC_training_slices/, train_slices/ and val_volumes/, "
+       "train/, valid/ and test/, or data/slices/ and data/ of .npz and .h5",
        look_for_arrays,
        read_arrays},
-      {Format::kAcdc, "patient001/Info.cfg (ACDC as given out)", look_for_acdc, read_acdc},
+      {Format::kAcdc,
+       "patient001/Info.cfg, also below training/ and testing/ (ACDC as given out)",
+       look_for_acdc,
+       read_acdc},
       {Format::kIsic,
        "ISIC..._Training_Input/ or _Data/ with ..._GroundTruth/ISIC_0000000_segmentation.png",
        look_for_isic,
@@ -133,12 +135,17 @@ const std::vector<Layout>& layouts() {
        read_busi},
       {Format::kGlas, "train_1.bmp with train_1_anno.bmp (GLAS)", look_for_glas, read_glas},
       {Format::kPairs,
-       "pictures and masks in images/ and masks/ (labels/, gt/, ...), in train/, val/ and test/ "
-       "with "
-       "such folders, or side by side as X.png and X_mask.png",
+       "pictures and masks in images/ and masks/ (labels/, gt/, ...; others are named by [data] "
+       "image_folder and mask_folder), in train/, val/ and test/ with such folders, or side by "
+       "side as X.png and X_mask.png",
        look_for_pairs,
        read_pairs}};
   return all;
+}
+
+const Layout& layout_of(Format format) {
+  return *std::find_if(
+      layouts().begin(), layouts().end(), [&](const Layout& one) { return one.format == format; });
 }
 
 std::pair<const Layout*, std::string> recognise(const fs::path& folder) {

@@ -28,6 +28,7 @@ struct Layout {
 };
 
 const std::vector<Layout>& layouts();
+const Layout& layout_of(DataConfig::Format format);
 
 /// The layout of a folder and why. A layout whose entries are all part of another's (pairs in
 /// Kvasir-SEG) does not count. Throws DataError that lists what was looked for and what was found,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include <ATen/Functions.h>
 
@@ -44,21 +45,38 @@ Volume two_classes(const at::Tensor& foreground, const Volume& like, const MaskR
   return {values.unsqueeze(0).contiguous(), like.geometry, like.full_scale};
 }
 
-// The brightness of a picture without colours.
-at::Tensor brightness(const fs::path& path, const Volume& image) {
+bool is_in_color(const fs::path& path, const Volume& image) {
   const auto darkest = std::get<0>(image.values.min(0));
   const auto brightest = std::get<0>(image.values.max(0));
   const double tint = (brightest - darkest).max().item<double>();
-  if (tint > (is_jpeg(path) ? kMostTint * image.full_scale / 255 : 0))
-    throw DataError(path,
-                    "is in colour, where masks = \"binary\" takes what is brighter than half. Give "
-                    "the classes' colours: masks = \"colors\" with label_colors");
-  return image.values.mean(0);
+  return tint > (is_jpeg(path) ? kMostTint * image.full_scale / 255 : 0);
+}
+
+// Masks of 0 and 1, or 255, as indices of a PNG's palette, whatever its colours; else nothing.
+std::optional<Volume> read_two_indices(const fs::path& path) {
+  if (image_extension(path) != ".png") return std::nullopt;
+  try {
+    Volume labels = read_labels(path);
+    const at::Tensor& values = labels.values;
+    const auto highest = values.max().item<int32_t>();
+    const bool two = (highest <= 1 || highest == 255) &&
+                     values.eq(0).logical_or(values.eq(highest)).all().item<bool>();
+    if (two) return labels;
+  } catch (const DataError&) {  // colours without a palette
+  }
+  return std::nullopt;
 }
 
 Volume read_binary(const fs::path& path, const MaskRule& rule) {
   const Volume image = read_image(path);
-  const at::Tensor grey = brightness(path, image);
+  if (is_in_color(path, image)) {
+    if (const auto indices = read_two_indices(path))
+      return two_classes(indices->values[0].ne(0), *indices, rule);
+    throw DataError(path,
+                    "is in colour, where masks = \"binary\" takes what is brighter than half. Give "
+                    "the classes' colours: masks = \"colors\" with label_colors");
+  }
+  const at::Tensor grey = image.values.mean(0);
   const double highest = grey.max().item<double>();
   const bool ones =
       !is_jpeg(path) && highest <= 1 && grey.eq(0).logical_or(grey.eq(1)).all().item<bool>();

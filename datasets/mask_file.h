@@ -13,7 +13,8 @@ namespace vireo {
 struct MaskRule {
   enum class Kind {
     kValues,     ///< they are the label values; of a PNG with a palette, the indices
-    kBinary,     ///< brighter than half is foreground: JPEG and smoothed masks of two classes
+    kBinary,     ///< brighter than half is foreground: JPEG and smoothed masks of two classes; of a
+                 ///< PNG with a palette of colours, index 1 or 255
     kInstances,  ///< every number but 0 is foreground: numbered objects of one class
     kColors,     ///< every class has its colour
   };

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include <ATen/Functions.h>
@@ -12,6 +14,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "datasets/array_room.h"
 #include "vision/core/error.h"
 
 namespace vireo {
@@ -70,17 +73,32 @@ ArrayHeader array_header(const std::string& text, const Refuse& refuse) {
   return header;
 }
 
-const std::map<std::string, at::ScalarType>& known_types() {
-  static const std::map<std::string, at::ScalarType> types = {{"|u1", at::kByte},
-                                                              {"|b1", at::kBool},
-                                                              {"|i1", at::kChar},
-                                                              {"<i2", at::kShort},
-                                                              {"<u2", at::kInt},
-                                                              {"<i4", at::kInt},
-                                                              {"<i8", at::kLong},
-                                                              {"<f4", at::kFloat},
-                                                              {"<f8", at::kDouble}};
+// How the values of an array lie in the file, and what becomes of them.
+struct ElementType {
+  at::ScalarType stored, given;
+  int64_t mask = 0;  // of unsigned numbers that are read as signed ones: their bits
+};
+
+// By NumPy's letter and width.
+const std::map<std::string, ElementType>& element_types() {
+  static const std::map<std::string, ElementType> types = {
+      {"b1", {at::kBool, at::kBool}},
+      {"u1", {at::kByte, at::kByte}},
+      {"u2", {at::kShort, at::kInt, 0xffff}},
+      {"u4", {at::kInt, at::kLong, 0xffffffff}},
+      {"u8", {at::kLong, at::kLong, std::numeric_limits<int64_t>::max()}},
+      {"i1", {at::kChar, at::kChar}},
+      {"i2", {at::kShort, at::kShort}},
+      {"i4", {at::kInt, at::kInt}},
+      {"i8", {at::kLong, at::kLong}},
+      {"f2", {at::kHalf, at::kFloat}},
+      {"f4", {at::kFloat, at::kFloat}},
+      {"f8", {at::kDouble, at::kDouble}}};
   return types;
+}
+
+void swap_bytes(char* values, size_t count, size_t width) {
+  for (size_t i = 0; i < count; ++i) std::reverse(values + i * width, values + (i + 1) * width);
 }
 
 }  // namespace
@@ -315,7 +333,7 @@ bool NpzFile::contains(const std::string& name) const {
       entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.name == name; });
 }
 
-NpzRows NpzFile::rows(const std::string& name) const {
+NpzRows NpzFile::stored_rows(const std::string& name) const {
   const auto found = std::find_if(
       entries_.begin(), entries_.end(), [&](const Entry& entry) { return entry.name == name; });
   if (found == entries_.end()) throw DataError(bytes_->path(), "holds no array \"" + name + "\"");
@@ -341,15 +359,20 @@ NpzRows NpzFile::rows(const std::string& name) const {
   stream.read(text.data(), text.size());
   const ArrayHeader header = array_header(text, refuse);
 
-  const auto type = known_types().find(header.type);
-  if (type == known_types().end())
-    refuse("has the element type " + header.type + "; numbers in little-endian order are read");
-  if (header.column_major && header.shape.size() > 1)
-    refuse("is stored by column, which is not read");
-  rows.type_ = type->second;
-  rows.widened_ = header.type == "<u2";
+  const bool ordered = !header.type.empty() && std::strchr("<>|=", header.type[0]);
+  const auto type = element_types().find(header.type.substr(ordered ? 1 : 0));
+  if (type == element_types().end())
+    refuse("has the element type " + header.type +
+           "; truth values, whole numbers of 8 to 64 bits and floating point of 16 to 64 bits are "
+           "read. Save it as one of these: array.astype(\"float32\")");
+  rows.stored_ = type->second.stored;
+  rows.type_ = type->second.given;
+  rows.mask_ = type->second.mask;
+  rows.swapped_ = header.type[0] == '>';
+  rows.column_major_ = header.column_major && header.shape.size() > 1;
   rows.shape_ = header.shape;
-  const uint64_t item = rows.widened_ ? 2 : c10::elementSize(rows.type_);
+  if (rows.column_major_) std::reverse(rows.shape_.begin(), rows.shape_.end());
+  const uint64_t item = c10::elementSize(rows.stored_);
   const uint64_t available = stream.left() / item;
   // Zeros count as ones at first: the extents beside them must not overflow either.
   uint64_t room = std::max<uint64_t>(available, 1), count = 1;
@@ -360,14 +383,34 @@ NpzRows NpzFile::rows(const std::string& name) const {
     count *= size;
   }
   if (count > available) refuse("holds fewer values than its shape says");
-  rows.left_ = header.shape.empty() ? 1 : header.shape[0];
-  for (size_t axis = 1; axis < header.shape.size(); ++axis) rows.row_values_ *= header.shape[axis];
+  rows.left_ = rows.shape_.empty() ? 1 : rows.shape_[0];
+  for (size_t axis = 1; axis < rows.shape_.size(); ++axis) rows.row_values_ *= rows.shape_[axis];
   return rows;
 }
 
+NpzRows NpzFile::rows(const std::string& name) const {
+  NpzRows found = stored_rows(name);
+  if (found.column_major_)
+    found.stream_->refuse(
+        "is stored by column (Fortran order), of which no rows can be read one after the other. "
+        "Save np.ascontiguousarray(array)");
+  return found;
+}
+
 at::Tensor NpzFile::array(const std::string& name) const {
-  NpzRows values = rows(name);
-  return values.next(values.left_).reshape(values.shape_);
+  NpzRows values = stored_rows(name);
+  const double widths = static_cast<double>(c10::elementSize(values.stored_)) +
+                        static_cast<double>(c10::elementSize(values.type_));
+  check_room(bytes_->path(),
+             "array \"" + name + "\" ",
+             static_cast<double>(values.left_) * static_cast<double>(values.row_values_),
+             widths);
+  const at::Tensor whole = values.next(values.left_).reshape(values.shape_);
+  if (!values.column_major_) return whole;
+  // By column: the reversed shape's rows.
+  std::vector<int64_t> axes(static_cast<size_t>(whole.dim()));
+  std::iota(axes.rbegin(), axes.rend(), int64_t{0});
+  return whole.permute(axes).contiguous();
 }
 
 NpzRows::NpzRows() = default;
@@ -380,9 +423,11 @@ at::Tensor NpzRows::next(int64_t rows) {
   if (shape.empty()) shape.push_back(1);
   shape[0] = rows;
   const auto count = static_cast<size_t>(rows * row_values_);
-  at::Tensor tensor = at::empty(shape, widened_ ? at::kShort : type_);
-  if (count > 0)
-    stream_->read(static_cast<char*>(tensor.mutable_data_ptr()), count * tensor.element_size());
+  at::Tensor tensor = at::empty(shape, stored_);
+  const size_t width = tensor.element_size();
+  auto* values = static_cast<char*>(tensor.mutable_data_ptr());
+  if (count > 0) stream_->read(values, count * width);
+  if (swapped_ && width > 1) swap_bytes(values, count, width);
   if (type_ == at::kBool) {
     const auto* bytes = static_cast<const unsigned char*>(tensor.const_data_ptr());
     if (!std::all_of(bytes, bytes + count, [](unsigned char c) { return c <= 1; }))
@@ -390,8 +435,13 @@ at::Tensor NpzRows::next(int64_t rows) {
   }
   left_ -= rows;
   if (left_ == 0) stream_->finish();
-  // The 16 bits were read as signed ones.
-  return widened_ ? tensor.to(at::kInt).bitwise_and(0xffff) : tensor;
+  if (mask_ != 0 && stored_ == type_) {
+    if (count > 0 && tensor.min().item<int64_t>() < 0)
+      stream_->refuse("holds numbers above " + std::to_string(mask_) + ", which are not read");
+    return tensor;
+  }
+  const at::Tensor given = tensor.to(type_);
+  return mask_ != 0 ? given.bitwise_and(mask_) : given;
 }
 
 void NpzRows::skip(int64_t rows) {

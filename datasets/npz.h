@@ -21,8 +21,9 @@ class NpzRows {
   ~NpzRows();
 
   const std::vector<int64_t>& shape() const { return shape_; }
-  /// What `next` returns: uint8, int8, int16, int32, int64, float32, float64, bool; uint16 is
-  /// widened to int32.
+  /// What `next` returns: uint8, int8, int16, int32, int64, float32, float64, bool. uint16 is
+  /// widened to int32, uint32 to int64 and float16 to float32; uint64 becomes int64, where every
+  /// value fits. Bytes may be stored in either order.
   at::ScalarType type() const { return type_; }
   /// The next `rows` rows, [rows, ...]; at most as many as are left. With the last one the checksum
   /// is compared. Throws DataError.
@@ -36,8 +37,9 @@ class NpzRows {
 
   std::unique_ptr<NpzStream> stream_;
   std::vector<int64_t> shape_;
-  at::ScalarType type_{};
-  bool widened_ = false;
+  at::ScalarType stored_{}, type_{};
+  int64_t mask_ = 0;
+  bool swapped_ = false, column_major_ = false;
   int64_t left_ = 0, row_values_ = 1;
 };
 
@@ -52,9 +54,10 @@ class NpzFile {
   /// Without ".npy".
   std::vector<std::string> names() const;
   bool contains(const std::string& name) const;
-  /// The whole array, row by row (C order), with the types of NpzRows. Throws DataError.
+  /// The whole array, contiguous, with the types of NpzRows; it may be stored by row or by column
+  /// (Fortran order). Throws DataError, also where there is no room for it (array_room.h).
   at::Tensor array(const std::string& name) const;
-  /// The array's type and shape, before its values. Throws DataError.
+  /// The array's type and shape, before its values. Throws DataError, also for one by column.
   NpzRows rows(const std::string& name) const;
 
  private:
@@ -65,6 +68,7 @@ class NpzFile {
     uint64_t packed = 0, size = 0, header = 0;
   };
   friend class NpzStream;
+  NpzRows stored_rows(const std::string& name) const;
 
   std::shared_ptr<const NpzBytes> bytes_;
   std::vector<Entry> entries_;

@@ -159,10 +159,7 @@ void PicturePairs::finish(const MaskRule& rule, DatasetSource& source) {
     source.notes.push_back("there is no validation part: the " + std::to_string(tests) +
                            " cases of the test part are held out");
     std::swap(val, test);
-  } else if (tests > 0) {
-    source.notes.push_back("the " + std::to_string(tests) +
-                           " cases of the test part are not prepared; `vireo evaluate CHECKPOINT "
-                           "CONFIG --part test` scores them");
+  } else {
     source.test_cases = std::move(test.cases);
   }
   if (united > 0)

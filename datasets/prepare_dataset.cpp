@@ -29,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Raised whenever the same files and configuration would give another cache.
-constexpr const char* kRecipeVersion = "vireo.prepare 1";
+constexpr const char* kRecipeVersion = "vireo.prepare 2";
 
 // The cache's folder, held against other processes for as long as this lives; a killed process lets
 // go by itself.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <set>
 #include <sstream>
 #include <tuple>
@@ -89,6 +90,10 @@ std::vector<std::string> read_list(const fs::path& path) {
 
 namespace {
 
+// Lists of the training, validation and test part that lie beside the data; SSL4MIS's last.
+constexpr const char* kUsualLists[][3] = {{"train.txt", "val.txt", ""},
+                                          {"train_slices.list", "val.list", "test.list"}};
+
 // A folder as given, or below $nnUNet_raw.
 fs::path find_folder(const DataConfig& config) {
   std::error_code ignored;
@@ -105,7 +110,9 @@ fs::path find_folder(const DataConfig& config) {
 
 // What describes the set may not be a link to somewhere else.
 void check_descriptions(const DataConfig& config, const fs::path& folder, source::Enclosure& held) {
-  std::vector<fs::path> names = {"dataset.json", "splits_final.json", "train.txt", "val.txt"};
+  std::vector<fs::path> names = {"dataset.json", "splits_final.json"};
+  for (const auto& lists : kUsualLists)
+    names.insert(names.end(), std::begin(lists), std::end(lists));
   for (const fs::path& list : {config.train_list, config.val_list})
     if (!list.empty() && list.is_relative()) names.push_back(list);
   for (const fs::path& name : names)
@@ -136,75 +143,133 @@ std::vector<std::string> names_of(const DatasetSource& source) {
 }
 
 // The files that say how the set is parted, if any.
-void read_folds(const DataConfig& config, DatasetSource& source) {
-  fs::path train = config.train_list, val = config.val_list, splits;
-  if (!train.empty()) {
-    train = source::inside(source.folder, train.string(), "[data] train_list");
-    if (!val.empty()) val = source::inside(source.folder, val.string(), "[data] val_list");
-  } else if (fs::exists(source.folder / "splits_final.json")) {
-    splits = source.folder / "splits_final.json";
-  } else if (fs::exists(source.folder / "train.txt")) {
-    train = source.folder / "train.txt";
-    if (fs::exists(source.folder / "val.txt")) val = source.folder / "val.txt";
-  }
+struct ListFiles {
+  fs::path splits, train, val, test;
 
-  // Lists part the set anew; of the layout's test part they may choose.
-  const std::vector<SourceCase> tests = source.test_cases;
-  if (!splits.empty() || !train.empty()) {
-    source.cases.insert(source.cases.end(), tests.begin(), tests.end());
-    source.test_cases.clear();
-    source.folds.clear();
-    sort_by_name(source.cases);
-  }
-  if (!splits.empty()) {
-    source.descriptions.push_back(splits);
-    source.folds = folds_from_json(source::DatasetJson(splits).json(), splits.string());
-  }
-  if (!train.empty()) {
-    source.descriptions.push_back(train);
-    Fold fold{source::read_list(train), {}};
-    if (!val.empty()) {
-      source.descriptions.push_back(val);
-      fold.val = source::read_list(val);
-    }
-    source.folds = {fold};
-  }
-  if (source.folds.empty()) return;
+  bool empty() const { return splits.empty() && train.empty(); }
+};
 
-  // Lists choose the cases; what they leave out (a test part) is not prepared.
-  const fs::path origin = splits.empty() ? train : splits;
+ListFiles list_files(const DataConfig& config, const fs::path& folder) {
+  ListFiles files;
+  const auto given = [&](const fs::path& list, const char* key) {
+    return list.empty() ? list : source::inside(folder, list.string(), key);
+  };
+  const auto existing = [&](const char* name) {
+    return *name && fs::exists(folder / name) ? folder / name : fs::path();
+  };
+  if (!config.train_list.empty()) {
+    files.train = given(config.train_list, "[data] train_list");
+    files.val = given(config.val_list, "[data] val_list");
+    return files;
+  }
+  files.splits = existing("splits_final.json");
+  for (const auto& [train, val, test] : kUsualLists) {
+    if (!files.empty()) break;
+    files.train = existing(train);
+    if (files.train.empty()) continue;
+    files.val = existing(val);
+    files.test = existing(test);
+  }
+  return files;
+}
+
+bool has_problem(const DatasetSource& source, const std::string& case_name) {
+  return std::any_of(source.problems.begin(), source.problems.end(), [&](const Problem& p) {
+    return p.case_name == case_name;
+  });
+}
+
+// Cases that a list names and the set does not have.
+void check_listed(const std::vector<std::string>& listed,
+                  const fs::path& origin,
+                  std::set<std::string>& reported,
+                  DatasetSource& source) {
   const auto all = names_of(source);
-  std::set<std::string> chosen;
+  for (const auto& name : listed)
+    if (!std::binary_search(all.begin(), all.end(), name) && !has_problem(source, name) &&
+        reported.insert(name).second)
+      source.problems.push_back(
+          {origin, "lists the case \"" + name + "\", which does not exist", {}});
+}
+
+// What is wrong with the folds, by the file that says so.
+void check_folds(const ListFiles& files, DatasetSource& source) {
+  const fs::path origin = files.splits.empty() ? files.train : files.splits;
+  std::set<std::string> reported;
   for (size_t f = 0; f < source.folds.size(); ++f) {
     const Fold& fold = source.folds[f];
+    if (fold.train.empty())
+      source.problems.push_back(
+          {origin,
+           "fold " + std::to_string(f) +
+               ": \"train\" lists no cases; every fold needs some to train on",
+           {}});
     for (const auto& name : fold.val)
       if (std::find(fold.train.begin(), fold.train.end(), name) != fold.train.end())
         source.problems.push_back(
             {origin, "case \"" + name + "\" is in both the training and the validation part", {}});
+    check_listed(fold.train, origin, reported, source);
+    check_listed(fold.val, files.val.empty() ? origin : files.val, reported, source);
+  }
+}
+
+void read_folds(const DataConfig& config, DatasetSource& source) {
+  const ListFiles files = list_files(config, source.folder);
+  if (files.empty()) return;
+
+  // Lists part the set anew; of the layout's test part they may choose.
+  std::set<std::string> tests, chosen;
+  for (const SourceCase& one : source.test_cases) tests.insert(one.name);
+  std::move(source.test_cases.begin(), source.test_cases.end(), std::back_inserter(source.cases));
+  source.test_cases.clear();
+  source.folds.clear();
+  sort_by_name(source.cases);
+  for (const fs::path& file : {files.splits, files.train, files.val, files.test})
+    if (!file.empty()) source.descriptions.push_back(file);
+  if (!files.splits.empty()) {
+    source.folds = folds_from_json(source::DatasetJson(files.splits).json(), files.splits.string());
+  } else {
+    source.folds = {Fold{source::read_list(files.train), {}}};
+    if (!files.val.empty()) source.folds[0].val = source::read_list(files.val);
+  }
+  check_folds(files, source);
+  if (!files.test.empty()) {
+    std::set<std::string> reported;
+    const auto listed = source::read_list(files.test);
+    check_listed(listed, files.test, reported, source);
+    tests.insert(listed.begin(), listed.end());
+  }
+
+  // Lists choose the cases; what they leave out is not prepared.
+  for (const Fold& fold : source.folds)
     for (const auto* list : {&fold.train, &fold.val}) chosen.insert(list->begin(), list->end());
-  }
-  const auto has_problem = [&](const std::string& name) {
-    return std::any_of(source.problems.begin(), source.problems.end(), [&](const Problem& p) {
-      return p.case_name == name;
-    });
-  };
-  for (const auto& name : chosen)
-    if (!std::binary_search(all.begin(), all.end(), name) && !has_problem(name))
-      source.problems.push_back(
-          {origin, "lists the case \"" + name + "\", which does not exist", {}});
-  for (const SourceCase& test : tests)
-    if (!chosen.contains(test.name) && (!splits.empty() || !train.empty())) {
-      source.test_cases.push_back(test);
-      std::erase_if(source.cases, [&](const SourceCase& one) { return one.name == test.name; });
-    }
-  if (!train.empty()) {
-    std::erase_if(source.cases, [&](const SourceCase& one) { return !chosen.contains(one.name); });
-    std::erase_if(source.problems, [&](const Problem& problem) {
-      return !problem.case_name.empty() && !chosen.contains(problem.case_name);
-    });
-    // One list alone says what to train on, not how to part it.
-    if (val.empty()) source.folds.clear();
-  }
+  std::erase_if(source.cases, [&](const SourceCase& one) {
+    if (chosen.contains(one.name) || !tests.contains(one.name)) return false;
+    source.test_cases.push_back(one);
+    return true;
+  });
+  if (files.train.empty()) return;
+  std::erase_if(source.cases, [&](const SourceCase& one) { return !chosen.contains(one.name); });
+  std::erase_if(source.problems, [&](const Problem& problem) {
+    return !problem.case_name.empty() && !chosen.contains(problem.case_name);
+  });
+  // One list alone says what to train on, not how to part it.
+  if (files.val.empty()) source.folds.clear();
+}
+
+// What the user is told of the parts.
+void note_parts(DatasetSource& source) {
+  if (!source.test_cases.empty())
+    source.notes.push_back("the " + std::to_string(source.test_cases.size()) +
+                           " cases of the test part are not prepared; `vireo evaluate CHECKPOINT "
+                           "CONFIG --part test` scores them");
+  if (!source.folds.empty()) return;
+  std::set<std::string> patients;
+  for (const SourceCase& one : source.cases) patients.insert(source::patient_of(one.name));
+  if (patients.size() > 1 && patients.size() < source.cases.size())
+    source.notes.push_back(
+        "the seeded folds keep patients whole: " + std::to_string(source.cases.size()) +
+        " cases of " + std::to_string(patients.size()) + " patients");
 }
 
 }  // namespace
@@ -217,7 +282,8 @@ std::vector<fs::path> SourceCase::mask_files() const {
 
 std::vector<Fold> folds_of(const DataConfig& config, const DatasetSource& source) {
   if (!source.folds.empty()) return source.folds;
-  return make_folds(names_of(source), config.folds, static_cast<uint32_t>(config.split_seed));
+  return make_grouped_folds(
+      names_of(source), source::patient_of, config.folds, static_cast<uint32_t>(config.split_seed));
 }
 
 DatasetSource read_source(const DataConfig& config) {
@@ -225,16 +291,19 @@ DatasetSource read_source(const DataConfig& config) {
   source.folder = find_folder(config);
   source::Enclosure held(source.folder, config.allow_links);
   check_descriptions(config, source.folder, held);
-  const auto& known = source::layouts();
   const source::Layout* layout = nullptr;
-  if (config.format == DataConfig::Format::kAuto) {
+  const bool chosen = !config.image_folder.empty() || !config.mask_folder.empty();
+  if (config.format == DataConfig::Format::kAuto && chosen) {
+    layout = &source::layout_of(DataConfig::Format::kPairs);
+    source.notes.push_back(source.folder.string() + " is read as \"" + layout->name() +
+                           "\": [data] names its image_folder or mask_folder");
+  } else if (config.format == DataConfig::Format::kAuto) {
     std::string reason;
     std::tie(layout, reason) = source::recognise(source.folder);
     source.notes.push_back(source.folder.string() + " is read as \"" + layout->name() +
                            "\": " + reason);
   } else {
-    layout = &*std::find_if(
-        known.begin(), known.end(), [&](const auto& one) { return one.format == config.format; });
+    layout = &source::layout_of(config.format);
   }
   layout->read(config, source);
   if (!config.name.empty()) source.name = config.name;
@@ -255,6 +324,8 @@ DatasetSource read_source(const DataConfig& config) {
     throw DataError(source.folder, "holds no training cases");
   read_folds(config, source);
   report_escapes(source, held);
+  note_parts(source);
+  source::warn_of_missing_slices(source);
   return source;
 }
 

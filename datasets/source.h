@@ -60,10 +60,11 @@ struct DatasetSource {
 ///   imagesTr/CASE.nii.gz with channels in the fourth dimension, labelsTr/CASE.nii.gz;
 /// - arrays: train_npz/CASE_slice000.npz, test_vol_h5/CASE.npy.h5 (Synapse as TransUNet keeps it),
 ///   ACDC_training_slices/CASE_slice_1.h5, ACDC_training_volumes/CASE.h5, train_slices/ with
-///   val_volumes/ and test_volumes/, or train/ and valid/ of such files: arrays "image" and
-///   "label"; slices are put together to cases;
+///   val_volumes/ and test_volumes/, train/ with valid/ and test/, or data/slices/ with data/ (as
+///   SSL4MIS keeps ACDC) of such files: arrays "image" and "label"; slices are put together to
+///   cases;
 /// - acdc, as given out: patient001/Info.cfg, patient001_frame01.nii.gz,
-///   patient001_frame01_gt.nii.gz;
+///   patient001_frame01_gt.nii.gz, or such patients in training/ and testing/;
 /// - isic: ISIC2018_Task1-2_Training_Input/ISIC_0000000.jpg with
 ///   ISIC2018_Task1_Training_GroundTruth/ISIC_0000000_segmentation.png, and as 2016 and 2017 named
 ///   them; superpixels, attributes and tables are passed over;
@@ -76,14 +77,14 @@ struct DatasetSource {
 ///   val/ and test/ with two such folders each, or side by side; names as MaskNames pairs them,
 ///   also masks/CASE/*; classes are named in the configuration.
 ///
-/// Folds are those of the configuration's lists, of splits_final.json, of train.txt and val.txt, or
-/// of the layout's own parts, in this order. Hidden files are passed over; paths and, unless
-/// allow_links, symbolic links that lead out of the folder are refused. Throws DataError for a
-/// folder or description that cannot be understood at all; what is wrong with single cases is
-/// collected in `problems`.
+/// Folds are those of the configuration's lists, of splits_final.json, of train.txt and val.txt, of
+/// train_slices.list, val.list and test.list, or of the layout's own parts, in this order. Hidden
+/// files are passed over; paths and, unless allow_links, symbolic links that lead out of the folder
+/// are refused. Throws DataError for a folder or description that cannot be understood at all; what
+/// is wrong with single cases is collected in `problems`.
 DatasetSource read_source(const DataConfig& config);
 
-/// The folds of the source, else seeded ones of its cases.
+/// The folds of the source, else seeded ones of its cases, which keep ACDC's patients whole.
 std::vector<Fold> folds_of(const DataConfig& config, const DatasetSource& source);
 
 namespace source {
@@ -107,6 +108,13 @@ struct SliceName {
   int64_t slice = -1;
 };
 SliceName slice_name(const std::string& stem);
+
+/// The patient of a case that is named as ACDC's are: "patient001" of "patient001_frame12",
+/// "case_001" of "case_001_ED" and "case_001_volume_ED"; else the case's own name.
+std::string patient_of(const std::string& case_name);
+
+/// Warns of cases whose slices have a gap in their numbers, in one line.
+void warn_of_missing_slices(const DatasetSource& source);
 
 /// `relative` below `folder`. Throws DataError (path `origin`, then `where`: a line or field) when
 /// it is absolute or leads out.

@@ -10,6 +10,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// nnU-Net's first version has the Decathlon's description, but one file per channel.
+std::string first_channel_hint(const fs::path& file) {
+  const fs::path first = file.parent_path() / (image_stem(file) + "_0000" + image_extension(file));
+  if (!fs::exists(first)) return "";
+  return "; " + first.filename().string() +
+         " does: nnU-Net's first version names its files so. Turn dataset.json into the second's: "
+         "\"channel_names\" for \"modality\", \"labels\" as {\"background\": 0, ...}, "
+         "\"file_ending\", without \"training\" (nnUNetv2_convert_old_nnUNet_dataset does it)";
+}
+
 void cases_from_json(const DatasetJson& description, DatasetSource& source) {
   const auto& list = description.json()["training"];
   if (!list.is_array()) description.fail("training", "is not a list of cases");
@@ -35,7 +45,9 @@ void cases_from_json(const DatasetJson& description, DatasetSource& source) {
     for (const fs::path& file : {one.images[0], one.labels}) {
       if (fs::exists(file)) continue;
       source.problems.push_back(
-          {file, "does not exist, but dataset.json lists it (" + field + ")", one.name});
+          {file,
+           "does not exist, but dataset.json lists it (" + field + ")" + first_channel_hint(file),
+           one.name});
       complete = false;
     }
     if (complete) source.cases.push_back(std::move(one));

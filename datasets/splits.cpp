@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
 #include <numeric>
 #include <random>
 
@@ -48,6 +49,29 @@ std::vector<Fold> make_folds(std::vector<std::string> case_names, int64_t count,
     for (size_t i = 0; i < cases; ++i)
       (fold_of[i] == f ? result[f].val : result[f].train).push_back(case_names[i]);
   return result;
+}
+
+std::vector<Fold> make_grouped_folds(std::vector<std::string> case_names,
+                                     const std::function<std::string(const std::string&)>& group_of,
+                                     int64_t count,
+                                     uint32_t seed) {
+  std::sort(case_names.begin(), case_names.end());
+  std::map<std::string, std::vector<std::string>> groups;
+  for (const std::string& name : case_names) groups[group_of(name)].push_back(name);
+  if (groups.size() == case_names.size() || groups.size() < 2)
+    return make_folds(std::move(case_names), count, seed);
+
+  std::vector<std::string> names;
+  for (const auto& [group, members] : groups) names.push_back(group);
+  std::vector<Fold> folds = make_folds(names, count, seed);
+  for (Fold& fold : folds)
+    for (auto* list : {&fold.train, &fold.val}) {
+      std::vector<std::string> members;
+      for (const std::string& group : *list)
+        members.insert(members.end(), groups[group].begin(), groups[group].end());
+      *list = std::move(members);
+    }
+  return folds;
 }
 
 nlohmann::json to_json(const std::vector<Fold>& folds) {

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <zlib.h>
 
+#include "datasets/array_room.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -14,6 +15,7 @@ namespace vireo {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::ThrowsMessage;
 
@@ -23,15 +25,18 @@ std::string little(uint32_t value, int bytes) {
   return text;
 }
 
-std::string npy(const std::string& type, const std::string& shape, const std::string& data) {
+std::string npy(const std::string& type,
+                const std::string& shape,
+                const std::string& data,
+                const char* by_column = "False") {
   std::string header =
-      "{'descr': '" + type + "', 'fortran_order': False, 'shape': " + shape + ", }";
+      "{'descr': '" + type + "', 'fortran_order': " + by_column + ", 'shape': " + shape + ", }";
   header.resize(246, ' ');
   return "\x93NUMPY" + std::string("\1\0", 2) + little(246, 2) + header + data;
 }
 
 std::string deflated(const std::string& bytes) {
-  std::string packed(bytes.size() + 100, '\0');
+  std::string packed(bytes.size() + bytes.size() / 100 + 100, '\0');
   z_stream stream{};
   deflateInit2(&stream, 6, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
@@ -79,6 +84,80 @@ TEST(NpzFile, ReadsStoredAndDeflatedArrays) {
   }
   const NpzFile scalar = NpzFile::open(archive(npy("<u2", "()", little(0xffff, 2)), false));
   EXPECT_EQ(scalar.array("a").item<int64_t>(), 65535);
+}
+
+TEST(NpzFile, ReadsEveryNumberTypeInEitherByteOrder) {
+  struct Stored {
+    const char* type;
+    std::string bytes;  // of 1 and of the largest or a telling number
+    double second;
+    at::ScalarType given;
+  };
+  const std::string zeros(4, '\0');
+  const Stored all[] = {
+      {"|b1", "\1\1", 1, at::kBool},
+      {"|u1", "\1\xff", 255, at::kByte},
+      {">i2", std::string("\0\1", 2) + "\xff\xfe", -2, at::kShort},
+      {">u2", std::string("\0\1", 2) + "\xff\xfe", 65534, at::kInt},
+      {"<u4", little(1, 4) + little(0xfffffffe, 4), 4294967294, at::kLong},
+      {">u4", std::string("\0\0\0\1", 4) + "\xff\xff\xff\xfe", 4294967294, at::kLong},
+      {"<u8", little(1, 4) + zeros + little(7, 4) + little(1, 4), 4294967303, at::kLong},
+      {">i4", std::string("\0\0\0\1\0\0\1\0", 8), 256, at::kInt},
+      {"<f2", little(0x3c00, 2) + little(0xc100, 2), -2.5, at::kFloat},
+      {">f2", std::string("\x3c\0", 2) + std::string("\xc1\0", 2), -2.5, at::kFloat},
+      {">f4", std::string("\x3f\x80\0\0", 4) + std::string("\xc0\x20\0\0", 4), -2.5, at::kFloat},
+      {">f8",
+       std::string("\x3f\xf0\0\0", 4) + zeros + std::string("\xc0\x04\0\0", 4) + zeros,
+       -2.5,
+       at::kDouble}};
+  for (const Stored& one : all) {
+    const at::Tensor values =
+        NpzFile::open(archive(npy(one.type, "(2,)", one.bytes), true)).array("a");
+    EXPECT_EQ(values.scalar_type(), one.given) << one.type;
+    EXPECT_EQ(values[0].item<double>(), 1) << one.type;
+    EXPECT_EQ(values[1].item<double>(), one.second) << one.type;
+  }
+  const fs::path beyond = archive(npy("<u8", "(1,)", zeros + little(0x80000000, 4)), false);
+  EXPECT_THAT([&] { NpzFile::open(beyond).array("a"); },
+              ThrowsMessage<DataError>(HasSubstr("holds numbers above 9223372036854775807")));
+  EXPECT_THAT(
+      [&] { NpzFile::open(archive(npy("<c8", "(1,)", "12345678"), false)).array("a"); },
+      ThrowsMessage<DataError>(HasSubstr("element type <c8; truth values, whole numbers of 8 "
+                                         "to 64 bits and floating point of 16 to 64 bits are "
+                                         "read. Save it as one of these: array.astype")));
+}
+
+TEST(NpzFile, ReadsArraysByColumn) {
+  // np.asfortranarray of [[1, 2, 3], [4, 5, 6]].
+  const fs::path path = archive(npy("|u1", "(2, 3)", "\1\4\2\5\3\6", "True"), false);
+  const at::Tensor values = NpzFile::open(path).array("a");
+  EXPECT_TRUE(values.is_contiguous());
+  EXPECT_TRUE(at::equal(values, at::tensor({1, 2, 3, 4, 5, 6}, at::kByte).view({2, 3})));
+  const at::Tensor whole = at::arange(24, at::kByte).view({2, 3, 4});
+  const at::Tensor columns = whole.permute({2, 1, 0}).contiguous();
+  const std::string bytes(static_cast<const char*>(columns.const_data_ptr()), columns.nbytes());
+  EXPECT_TRUE(at::equal(
+      NpzFile::open(archive(npy("|u1", "(2, 3, 4)", bytes, "True"), true)).array("a"), whole));
+  const fs::path again = archive(npy("|u1", "(2, 3)", "\1\4\2\5\3\6", "True"), false);
+  EXPECT_THAT([&] { NpzFile::open(again).rows("a"); },
+              ThrowsMessage<DataError>(HasSubstr("Save np.ascontiguousarray(array)")));
+}
+
+TEST(NpzFile, AsksForRoomBeforeItTakesMemory) {
+  // Packed bytes that could be unpacked to what the shape declares.
+  std::string noise(1800000, '\0');
+  uint32_t state = 1;
+  for (char& c : noise) c = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+  const fs::path bomb = archive(npy("|u1", "(40000, 40000)", noise), true, 1600000374);
+  EXPECT_THAT([&] { NpzFile::open(bomb).array("a"); },
+              ThrowsMessage<DataError>(
+                  AllOf(HasSubstr(bomb.string() + ": array \"a\" holds 1600000000 values"),
+                        HasSubstr("at most 1073741824 are read from one array"))));
+  EXPECT_THAT(
+      [] { check_room("a.npz", "array \"a\" ", 3 << 20, 8, 20 << 20); },
+      ThrowsMessage<DataError>(HasSubstr(
+          "a.npz: array \"a\" takes 24 MiB of memory, of which 20 MiB are free. Take fewer")));
+  EXPECT_NO_THROW(check_room("a.npz", "", 3 << 20, 8, 24 << 20));
 }
 
 TEST(NpzFile, RefusesWhatItsSizesOrTypesCannotBe) {

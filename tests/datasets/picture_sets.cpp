@@ -5,14 +5,18 @@
 #include <gtest/gtest.h>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <zlib.h>
 
 #include "datasets/case_scan.h"
+#include "datasets/fingerprint.h"
+#include "datasets/mask_file.h"
 #include "datasets/prepare_dataset.h"
 #include "datasets/prepared_cache.h"
 #include "datasets/source.h"
 #include "tests/datasets/small_sets.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
+#include "vision/core/atomic_file.h"
 #include "vision/core/log.h"
 #include "vision/io/image_file.h"
 
@@ -383,6 +387,88 @@ TEST(Masks, AreCutAtHalfOnlyWhereThatDecides) {
   EXPECT_THAT(test::message_of(
                   [] { config_of("x", "labels = [\"a\", \"b\", \"c\"]\nmasks = \"binary\""); }),
               HasSubstr("tells foreground from background; labels names 3 classes"));
+}
+
+TEST(Masks, OfTwoIndicesAreBinaryWhateverTheirPalette) {
+  // 2 x 2 pixels, a palette of black and red (or of any two): indices 0, 1 over 1, 0.
+  const auto png = [](const std::string& palette) {
+    const auto big = [](uint32_t value) {
+      std::string text;
+      for (int i = 3; i >= 0; --i) text += static_cast<char>(value >> (8 * i));
+      return text;
+    };
+    const auto chunk = [&](const std::string& body) {
+      const auto crc =
+          ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size()));
+      return big(static_cast<uint32_t>(body.size() - 4)) + body + big(static_cast<uint32_t>(crc));
+    };
+    const std::string rows("\0\0\1\0\1\0", 6);
+    std::string packed(100, '\0');
+    uLongf size = packed.size();
+    ::compress(reinterpret_cast<Bytef*>(packed.data()),
+               &size,
+               reinterpret_cast<const Bytef*>(rows.data()),
+               rows.size());
+    packed.resize(size);
+    return "\x89PNG\r\n\x1a\n" + chunk("IHDR" + big(2) + big(2) + std::string("\x8\x3\0\0\0", 5)) +
+           chunk("PLTE" + palette) + chunk("IDAT" + packed) + chunk("IEND");
+  };
+  const fs::path path = test::scratch_folder() / "mask.png";
+  MaskRule rule;
+  rule.kind = MaskRule::Kind::kBinary;
+  const at::Tensor indices = at::tensor({0, 1, 1, 0}, at::kInt);
+  test::write_text(path, png(std::string("\0\0\0\xff\0\0", 6)));
+  EXPECT_TRUE(at::equal(read_masks({path}, rule).values.flatten(), indices));
+  // Black and white in this order or the other: brightness decides.
+  test::write_text(path, png(std::string("\xff\xff\xff\0\0\0", 6)));
+  EXPECT_TRUE(at::equal(read_masks({path}, rule).values.flatten(), 1 - indices));
+}
+
+// Puts an EXIF orientation into a JPEG.
+void set_orientation(const fs::path& path, int orientation) {
+  std::string bytes = read_text(path);
+  std::string exif(
+      "\xff\xe1\0\x22"
+      "Exif\0\0MM\0\x2a\0\0\0\x8\0\1\1\x12\0\3\0\0\0\1\0\0\0\0\0\0\0\0",
+      36);
+  exif[29] = static_cast<char>(orientation);
+  test::write_text(path, bytes.insert(2, exif));
+}
+
+TEST(Photographs, AreTurnedWhereTheSizeOfTheirMaskAsksForIt) {
+  const fs::path folder = test::scratch_folder();
+  cv::Mat upright_mask, upright;
+  cv::rotate(box(1), upright_mask, cv::ROTATE_90_CLOCKWISE);
+  for (const char* name : {"shown", "stored", "half"})
+    write(folder / "images" / (std::string(name) + ".jpg"), photograph(1));
+  write(folder / "masks/shown.png", upright_mask);
+  write(folder / "masks/stored.png", box(1));
+  write(folder / "masks/half.png", box(1));
+  set_orientation(folder / "images/shown.jpg", 6);
+  set_orientation(folder / "images/stored.jpg", 6);
+  set_orientation(folder / "images/half.jpg", 3);
+  DataConfig config = config_of(folder, kTwo);
+  DatasetSource source = read_source(config);
+  std::map<std::string, RawCase> cases;
+  std::vector<CaseScan> scans;
+  for (const SourceCase& one : source.cases) {
+    cases.emplace(one.name, read_case(one));
+    scans.push_back(scan_case(one, {}));
+    EXPECT_TRUE(scans.back().problems.empty()) << one.name;
+  }
+  const at::Tensor stored = cases.at("stored").image.values;
+  EXPECT_THAT(stored.sizes(), ElementsAre(3, 1, kHeight, kWidth));
+  // A quarter turn to the right.
+  EXPECT_TRUE(at::equal(cases.at("shown").image.values, stored.transpose(2, 3).flip(3)));
+  EXPECT_TRUE(at::equal(cases.at("half").image.values, stored));
+
+  const WarningsKept kept;
+  check_dataset(config, scans, source);
+  EXPECT_THAT(
+      kept.warnings(),
+      ElementsAre(AllOf(HasSubstr("1 picture has an EXIF orientation (half.jpg: 3) and masks "
+                                  "whose size does not tell"),
+                        HasSubstr("mogrify -auto-orient"))));
 }
 
 TEST(Masks, ReadColoursByTheTable) {

@@ -114,6 +114,38 @@ TEST(NnunetSource, TakesSplitsAndIgnoreLabel) {
                           HasSubstr("lists the case \"x\", which does not exist")));
 }
 
+TEST(NnunetSource, RefusesAFoldWithoutTrainingCases) {
+  const fs::path folder = test::scratch_folder();
+  test::make_nnunet_set(folder, 2);
+  test::write_text(
+      folder / "splits_final.json",
+      R"([{"train": ["case_0"], "val": ["case_1"]}, {"train": [], "val": ["case_1"]}])");
+  EXPECT_THAT(
+      problems(read_source(config_for(folder))),
+      ElementsAre("splits_final.json: fold 1: \"train\" lists no cases; every fold needs some "
+                  "to train on"));
+}
+
+TEST(NnunetSource, KeepsPatientsOfAcdcWholeInSeededFolds) {
+  const fs::path folder = test::scratch_folder();
+  test::make_nnunet_set(folder, 8);
+  for (int i = 0; i < 8; ++i) {
+    const std::string from = "case_" + std::to_string(i);
+    const std::string to = "patient00" + std::to_string(i / 2) + (i % 2 ? "_frame01" : "_frame12");
+    for (const char* channel : {"_0000", "_0001"})
+      fs::rename(folder / "imagesTr" / (from + channel + ".nii.gz"),
+                 folder / "imagesTr" / (to + channel + ".nii.gz"));
+    fs::rename(folder / "labelsTr" / (from + ".nii.gz"), folder / "labelsTr" / (to + ".nii.gz"));
+  }
+  const DataConfig config = config_for(folder);
+  const auto folds = folds_of(config, read_source(config));
+  ASSERT_EQ(folds.size(), 4u) << "as many as patients";
+  for (const Fold& fold : folds) {
+    ASSERT_EQ(fold.val.size(), 2u);
+    EXPECT_EQ(fold.val[0].substr(0, 10), fold.val[1].substr(0, 10));
+  }
+}
+
 TEST(NnunetSource, RefusesABrokenDescriptionByField) {
   const fs::path folder = test::scratch_folder();
   test::make_nnunet_set(folder, 1);
@@ -171,6 +203,16 @@ TEST(MsdSource, ListsCasesFromTheDescription) {
                             "it (training[1])")));
 }
 
+TEST(MsdSource, TellsThatNnunetsFirstVersionNamesItsFilesOtherwise) {
+  const fs::path folder = test::scratch_folder();
+  test::make_msd_set(folder, 1);
+  fs::rename(folder / "imagesTr/scan_0.nii.gz", folder / "imagesTr/scan_0_0000.nii.gz");
+  EXPECT_THAT(problems(read_source(config_for(folder))),
+              ElementsAre(::testing::AllOf(
+                  HasSubstr("imagesTr/scan_0.nii.gz: does not exist, but dataset.json lists it"),
+                  HasSubstr("; scan_0_0000.nii.gz does: nnU-Net's first version names"))));
+}
+
 TEST(MsdSource, ListFilesChooseTheCasesAndPartThem) {
   const fs::path folder = test::scratch_folder();
   test::make_msd_set(folder, 4);
@@ -220,6 +262,21 @@ TEST(PairsSource, MatchesPicturesAndMasksByName) {
   EXPECT_THAT(problems(read_source(config_for(folder, labels))),
               ElementsAre(HasSubstr("images/nuc_0.png: has no partner in masks/; [data] mask_name"),
                           "masks/nuc_2.png: has no partner in images/"));
+}
+
+TEST(PairsSource, IsTakenWhereTheFoldersAreNamed) {
+  const fs::path folder = test::scratch_folder();
+  test::make_picture_set(folder, 2);
+  fs::rename(folder / "images", folder / "photos");
+  fs::rename(folder / "masks", folder / "outlines");
+  const std::string labels = "labels = [\"background\", \"nucleus\"]\n";
+  EXPECT_THAT(refusal(config_for(folder, labels)),
+              HasSubstr("others are named by [data] image_folder and mask_folder"));
+  const DatasetSource source = read_source(
+      config_for(folder, labels + "image_folder = \"photos\"\nmask_folder = \"outlines\"\n"));
+  EXPECT_EQ(source.format, "pairs");
+  EXPECT_THAT(names(source), ElementsAre("nuc_0", "nuc_1"));
+  EXPECT_THAT(source.notes[0], HasSubstr("[data] names its image_folder or mask_folder"));
 }
 
 TEST(PairsSource, AsksForTheClasses) {

@@ -47,6 +47,36 @@ TEST(Splits, HoldEveryCaseOutExactlyOnce) {
   EXPECT_EQ(held_out, std::multiset<std::string>(all.begin(), all.end()));
 }
 
+TEST(Splits, KeepGroupsWholeAndHoldEachOutOnce) {
+  std::vector<std::string> scans;
+  for (const auto& patient : names(12))
+    for (const char* frame : {"_frame01", "_frame09"}) scans.push_back(patient + frame);
+  const auto patient_of = [](const std::string& scan) { return scan.substr(0, scan.rfind('_')); };
+  const auto folds = make_grouped_folds(scans, patient_of, 5, 12345);
+  ASSERT_EQ(folds.size(), 5U);
+  // Whole patients, in the folds of the patients' names.
+  EXPECT_THAT(
+      folds[3].val,
+      ElementsAre("case_001_frame01", "case_001_frame09", "case_004_frame01", "case_004_frame09"));
+  std::multiset<std::string> held_out;
+  for (const Fold& fold : folds) {
+    EXPECT_EQ(fold.train.size() + fold.val.size(), 24U);
+    std::set<std::string> train, val;
+    for (const auto& name : fold.train) train.insert(patient_of(name));
+    for (const auto& name : fold.val) val.insert(patient_of(name));
+    for (const auto& patient : val) EXPECT_FALSE(train.contains(patient)) << patient;
+    held_out.insert(fold.val.begin(), fold.val.end());
+  }
+  EXPECT_EQ(held_out, std::multiset<std::string>(scans.begin(), scans.end()));
+
+  const auto itself = [](const std::string& name) { return name; };
+  EXPECT_EQ(to_json(make_grouped_folds(names(12), itself, 5, 12345)),
+            to_json(make_folds(names(12), 5, 12345)));
+  const auto all_one = [](const std::string&) { return std::string("one"); };
+  EXPECT_EQ(to_json(make_grouped_folds(names(4), all_one, 5, 1)),
+            to_json(make_folds(names(4), 5, 1)));
+}
+
 TEST(Splits, DoNotDependOnTheOrderOfTheNames) {
   auto reversed = names(9);
   std::reverse(reversed.begin(), reversed.end());

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <filesystem>
+
+namespace vireo {
+
+/// How viewers turn a JPEG before they show it, as its EXIF data say: 1 (not at all) to 8; from 5
+/// on height and width change places. 1 also for what is no JPEG or does not say.
+int exif_orientation(const std::filesystem::path& path);
+
+}  // namespace vireo
