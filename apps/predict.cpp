@@ -42,10 +42,13 @@ DICOM input; CASE.seg.nrrd (3D Slicer); CASE_pictures/ with masks and overlays, 
 
 Output, per case: CASE.nii.gz (.nrrd, .mha or .png for such inputs) on exactly the input's grid,
 holding the data set's label values. Per run: statistics.json (millilitres and intensities per
-label), manifest.json (hashes, settings, timings, peak memory, problems), preview.png.
+label), manifest.json (hashes, settings, timings, peak memory, problems, warnings), preview.png.
+Of the files' headers none of these says anything, and folders are left out; cases and the files made
+of them are called what the input files, or the folders of DICOM series, are called.
 
 --continue takes over a case when manifest.json says that the same weights, settings and input
-made its label file, and that file is unchanged; without it every case is predicted anew.
+made its label file, that file is unchanged, and what was written beside it is there; without it
+every case is predicted anew.
 
 Memory: before a case starts a line tells what it will take at most and what is allowed. The program
 and the weights (about 0.5 GiB), the image (2 bytes per voxel where it holds whole numbers as CT does,
@@ -76,6 +79,21 @@ std::vector<std::string> command_line() {
   std::ifstream in("/proc/self/cmdline", std::ios::binary);
   std::vector<std::string> words;
   for (std::string word; std::getline(in, word, '\0');) words.push_back(word);
+  return words;
+}
+
+// For the manifest: without folders, whose names may be patients'.
+std::vector<std::string> neutral_command_line(const PredictionOptions& options) {
+  std::vector<std::string> words = command_line();
+  for (std::string& word : words) {
+    const size_t value = word.starts_with("--") ? word.find('=') + 1 : 0;
+    if (word == options.input)
+      word = "INPUT";
+    else if (word == options.output)
+      word = "OUTPUT_FOLDER";
+    else if (word.find('/') != std::string::npos)
+      word.replace(value, std::string::npos, std::filesystem::path(word.substr(value)).filename());
+  }
   return words;
 }
 
@@ -191,11 +209,13 @@ void add_predict(CLI::App& app) {
   verb->add_option(
           "--allow", arguments->allowed, "DICOM: what to mend instead of refusing (see below)")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::IsMember({"duplicates", "resample-gaps", "tilt"}));
   verb->add_option("--also",
                    arguments->also,
                    "Further files per case: dicom-seg, rtstruct, seg-nrrd, pictures")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::IsMember({"dicom-seg", "rtstruct", "seg-nrrd", "pictures"}));
   verb->add_option("--segments",
                    prediction.also.metadata_file,
@@ -216,7 +236,7 @@ void add_predict(CLI::App& app) {
   verb->add_flag("-q,--quiet", arguments->quiet, "Print warnings and errors only");
   verb->footer(kPredictFooter);
   verb->callback([arguments] {
-    arguments->prediction.command_line = command_line();
+    arguments->prediction.command_line = neutral_command_line(arguments->prediction);
     run(*arguments);
   });
 }

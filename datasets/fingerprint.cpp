@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vision/core/error.h"
+#include "vision/core/log.h"
 #include "vision/image/orientation.h"
 #include "vision/io/image_file.h"
 
@@ -115,8 +116,8 @@ void check_case(const CaseScan& scan,
   const auto wanted = static_cast<int64_t>(source.channel_names.size());
   if (scan.channels > 0 && scan.channels != wanted && scan.channels != fewest_channels)
     report(files.images[0],
-           "has " + std::to_string(scan.channels) + " channels; " + std::to_string(wanted) +
-               " were expected");
+           "channels: " + std::to_string(scan.channels) + " found, " + std::to_string(wanted) +
+               " expected");
 
   std::map<int64_t, int64_t> undeclared;
   int64_t foreground = 0;
@@ -129,10 +130,39 @@ void check_case(const CaseScan& scan,
     if (!declared) undeclared[value] = count;
     if (value != source.labels[0].value && value != source.ignore_value) foreground += count;
   }
-  if (!undeclared.empty()) report(files.labels, undeclared_text(undeclared, files, source));
+  // Of slices, by the file in which each value is first.
+  std::map<std::filesystem::path, std::map<int64_t, int64_t>> by_file;
+  for (const auto& [value, count] : undeclared) {
+    const auto first = scan.first_file.find(value);
+    by_file[first == scan.first_file.end() ? files.labels : first->second][value] = count;
+  }
+  for (const auto& [file, values] : by_file)
+    report(file,
+           undeclared_text(values, files, source) +
+               (scan.first_file.empty() ? "" : " (voxels of the whole case)"));
   if (foreground == 0 && !scan.label_voxels.empty() && !allow_empty)
     report(files.labels,
-           "is empty: background alone. If that is right, set [data] allow_empty_labels = true");
+           std::string("is empty") +
+               (scan.first_file.empty() ? "" : ", as is every slice of its case") +
+               ": background alone. If that is right, set [data] allow_empty_labels = true");
+}
+
+// Pictures that viewers turn, and of whose masks the sizes do not tell whether they were drawn so.
+void warn_of_orientations(const std::vector<CaseScan>& scans, const DatasetSource& source) {
+  int64_t count = 0;
+  std::string first;
+  for (size_t i = 0; i < scans.size(); ++i) {
+    if (scans[i].exif_orientation == 1 || ++count > 1) continue;
+    first = source.cases[i].images[0].filename().string() + ": " +
+            std::to_string(scans[i].exif_orientation);
+  }
+  if (count > 0)
+    log_warning(source.folder.string() + ": " + std::to_string(count) +
+                (count == 1 ? " picture has" : " pictures have") + " an EXIF orientation (" +
+                first +
+                ") and masks whose size does not tell whether they follow it; both are taken as "
+                "stored. If masks were drawn on the pictures as viewers show them, turn the "
+                "pictures first: mogrify -auto-orient");
 }
 
 // What most of the volumes have; pictures and array files do not tell.
@@ -165,6 +195,7 @@ void check_dataset(const DataConfig& config,
     for (const Problem& problem : scans[i].problems) source.problems.push_back(problem);
     check_case(scans[i], source.cases[i], fewest_channels, config.allow_empty_labels, source);
   }
+  warn_of_orientations(scans, source);
 }
 
 void throw_problems(const DatasetSource& source) {

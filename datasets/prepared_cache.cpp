@@ -144,6 +144,7 @@ CachedCase PreparedCache::load(const std::string& case_name) const {
   const SafetensorsFile file = state_->open_case(case_name);
   CachedCase result;
   result.name = case_name;
+  result.sha256 = state_->files.at(case_name).sha256;
   result.image = file.tensor("image");
   result.labels = file.tensor("labels");
   const std::string source = file.path().string();

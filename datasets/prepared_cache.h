@@ -12,8 +12,9 @@ namespace vireo {
 /// One case of a prepared cache, read lazily through a memory map.
 struct CachedCase {
   std::string name;
-  at::Tensor image;   ///< float32 [C, D, H, W], read-only view of the file
-  at::Tensor labels;  ///< uint8 [D, H, W]
+  std::string sha256;  ///< of the file
+  at::Tensor image;    ///< float32 [C, D, H, W], read-only view of the file
+  at::Tensor labels;   ///< uint8 [D, H, W]
   Geometry geometry;
   Geometry native;
   std::array<int, 3> axis_order{0, 1, 2};

@@ -56,9 +56,9 @@ PreparedSlices::PreparedSlices(std::string name,
   const auto wanted = static_cast<int64_t>(preparation.channels.size());
   const bool repeated = stored == 1 && image_.full_scale > 0 && wanted == 3;
   if (!repeated && stored != wanted)
-    throw DataError(name_,
-                    "has " + std::to_string(stored) + " channels; " + std::to_string(wanted) +
-                        " were expected");
+    throw DataError(
+        name_,
+        "channels: " + std::to_string(stored) + " found, " + std::to_string(wanted) + " expected");
   if (!all_finite(image_.values)) throw DataError(name_, "holds NaN or infinite voxels");
 
   const Geometry turned = reoriented(image_.geometry, turn);

@@ -9,6 +9,7 @@
 
 #include "apps/engine/classified.h"
 #include "vision/core/error.h"
+#include "vision/core/sha256.h"
 #include "vision/metrics/classification_scores.h"
 
 namespace vireo {
@@ -69,6 +70,27 @@ Settings ClassificationTask::Settings::from_config(ConfigTable& config) {
   return s;
 }
 
+namespace {
+
+std::string digest_of(const PictureSet& set,
+                      const std::vector<int64_t>& training,
+                      const std::vector<int64_t>& validation) {
+  Sha256 digest;
+  for (const auto* part : {&training, &validation}) {
+    for (const int64_t item : *part) {
+      std::string line = set.items[static_cast<size_t>(item)].name;
+      for (int64_t label = 0; label < set.class_count(); ++label)
+        if (set.holds(item, label)) line += "\t" + std::to_string(label);
+      line += "\n";
+      digest.update(line.data(), line.size());
+    }
+    digest.update("\n", 1);
+  }
+  return digest.hex_digest();
+}
+
+}  // namespace
+
 ClassificationTask::ClassificationTask(const PictureSet& set,
                                        const std::vector<int64_t>& training,
                                        const std::vector<int64_t>& validation,
@@ -81,6 +103,7 @@ ClassificationTask::ClassificationTask(const PictureSet& set,
                   settings_.preprocessing,
                   settings_.validation_batch_size > 0 ? settings_.validation_batch_size
                                                       : settings_.batches.batch_size),
+      data_digest_(digest_of(set, training, validation)),
       class_weights_(weights_of(set, training, settings_.class_weights)) {
   const int64_t size = settings_.batches.batch_size;
   batches_per_epoch_ = settings_.batches_per_epoch > 0

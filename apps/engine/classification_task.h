@@ -46,6 +46,7 @@ class ClassificationTask : public Task {
   void begin_validation() override;
   void add_validation(const at::Tensor& output, const Batch& batch) override;
   Validation end_validation() override;
+  std::string data_digest() const override { return data_digest_; }
   std::map<std::string, std::string> checkpoint_metadata() const override;
 
   /// What validation collected last, by which a temperature can be fitted.
@@ -57,6 +58,7 @@ class ClassificationTask : public Task {
   PictureBatches training_;
   PictureRows validation_;
   int64_t batches_per_epoch_ = 0;
+  std::string data_digest_;
   at::Tensor class_weights_;  ///< [K]; undefined: none
   std::vector<double> logits_;
 };

@@ -362,7 +362,11 @@ std::string to_table(const Summary& summary) {
     return text;
   };
   std::string text = padded("class", width, false);
-  for (const char* title : {"Dice", "95 % interval", "IoU", "HD95 mm", "ASSD mm", "NSD", "n"})
+  // The published tables give distances in voxels.
+  const bool voxels = summary.options.protocol == Protocol::kTransUnet;
+  const char *distance = voxels ? "HD95_voxels" : "HD95",
+             *distance_title = voxels ? "HD95 vox" : "HD95 mm";
+  for (const char* title : {"Dice", "95 % interval", "IoU", distance_title, "ASSD mm", "NSD", "n"})
     text += "  " + padded(title, 8, true);
   text += "\n";
   const auto row = [&](const std::string& name,
@@ -372,7 +376,7 @@ std::string to_table(const Summary& summary) {
     text += padded(name, width, false) + "  " + padded(number(dice.mean, 4), 8, true) + "  " +
             padded(number(dice.interval.low, 3) + "-" + number(dice.interval.high, 3), 13, true);
     for (const auto& [key, digits] :
-         {std::pair{"IoU", 4}, std::pair{"HD95", 2}, std::pair{"ASSD", 3}, std::pair{"NSD", 4}})
+         {std::pair{"IoU", 4}, std::pair{distance, 2}, std::pair{"ASSD", 3}, std::pair{"NSD", 4}})
       text += "  " + padded(number(of.at(key).mean, digits), 8, true);
     text += "  " + padded(std::to_string(cases), 8, true) + "\n";
   };

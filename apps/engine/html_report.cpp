@@ -36,7 +36,11 @@ std::string tiles(const Summary& summary) {
   std::string html = "<div class=tiles>\n";
   html += tile_of(number(whole.at("Dice").mean, 3),
                   "mean Dice, 95 % interval " + interval_text(whole.at("Dice"), 3));
-  html += tile_of(number(whole.at("HD95").mean, 2) + " <small>mm</small>", "mean HD95");
+  if (summary.options.protocol == Protocol::kTransUnet)
+    html +=
+        tile_of(number(whole.at("HD95_voxels").mean, 2) + " <small>voxels</small>", "mean HD95");
+  else
+    html += tile_of(number(whole.at("HD95").mean, 2) + " <small>mm</small>", "mean HD95");
   html += tile_of(number(whole.at("ASSD").mean, 2) + " <small>mm</small>", "mean ASSD");
   html += tile_of(number(whole.at("NSD").mean, 3),
                   "mean NSD at " + tick_text(summary.options.nsd_tolerance_mm) + " mm");

@@ -33,7 +33,8 @@ std::vector<fs::path> image_files(const fs::path& folder) {
     if (!entry.is_regular_file() || entry.path().filename().string().starts_with(".")) continue;
     const std::string extension = image_extension(entry.path());
     // A pair's header stands for both.
-    if (!extension.empty() && extension != ".img") files.push_back(entry.path());
+    if (!extension.empty() && extension != ".img" && extension != ".img.gz")
+      files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -47,10 +48,7 @@ std::string numbered(const std::string& name, int64_t channel) {
 using Groups = std::map<std::string, std::map<int64_t, std::vector<fs::path>>>;
 
 // Every series is a case of its own. What cannot be read is told, but does not stop the others.
-InputCases dicom_cases(const fs::path& input) {
-  InputCases found;
-  DicomScan scan = scan_dicom(input);
-  refuse_without_series(input, scan);
+void add_series(DicomScan scan, InputCases& found) {
   for (DicomSeries& series : scan.series) {
     InputCase one{series.name, {}, {}};
     for (const DicomFile& file : series.files) one.files.push_back(file.path);
@@ -58,12 +56,17 @@ InputCases dicom_cases(const fs::path& input) {
     found.cases.push_back(std::move(one));
   }
   for (const std::string& line : scan.left_out) log_warning("left out: " + line);
-  return found;
 }
 
 // Forms the cases of files that are named as nnU-Net names channels.
 void add_channel_groups(const Groups& groups, int64_t channel_count, InputCases& found) {
   for (const auto& [name, channels] : groups) {
+    // A picture holds its colours itself.
+    if (channel_count == 3 && channels.size() == 1 && channels.begin()->first == 0 &&
+        channels.begin()->second.size() == 1 && is_picture(channels.begin()->second[0])) {
+      found.cases.push_back({name, channels.begin()->second, {}});
+      continue;
+    }
     if (channel_count == 1 && !channels.contains(0)) {
       for (const auto& [channel, files] : channels)
         for (const fs::path& file : files) found.cases.push_back({image_stem(file), {file}, {}});
@@ -104,57 +107,81 @@ void refuse_equal_names(InputCases& found) {
       ++i;
       continue;
     }
-    found.problems.push_back(next.name + ": " + next.files[0].filename().string() + " and " +
-                             kept.files[0].filename().string() +
-                             " are two cases of one name; rename one");
+    found.problems.push_back(next.name + ": " + next.files[0].string() + " and " +
+                             kept.files[0].string() +
+                             " are two cases of one name; rename a file, or its folder");
     found.cases.erase(found.cases.begin() + static_cast<std::ptrdiff_t>(i));
   }
+}
+
+InputCases cases_of_file(const fs::path& input, int64_t channel_count, bool plain_names) {
+  InputCases found;
+  Groups groups;
+  if (image_extension(input).empty()) {
+    DicomScan scan;
+    if (is_dicom(input)) scan = scan_dicom(input);
+    refuse_without_series(input, scan);
+    if (scan.series.empty())
+      throw DataError(input,
+                      "not an image that Vireo reads (.nii .nii.gz .hdr .nrrd .nhdr .mha .mhd .png "
+                      ".jpg .tif .bmp, DICOM)");
+    add_series(std::move(scan), found);
+    return found;
+  }
+  const auto channel = plain_names ? std::nullopt : channel_name(image_stem(input));
+  if (channel && channel->channel == 0 && channel_count > 1) {
+    for (const fs::path& file : image_files(fs::absolute(input).parent_path())) {
+      const auto other = channel_name(image_stem(file));
+      if (other && other->case_name == channel->case_name)
+        groups[other->case_name][other->channel].push_back(file);
+    }
+  } else if (channel && channel->channel == 0) {
+    groups[channel->case_name][0].push_back(input);
+  } else {
+    found.cases.push_back({image_stem(input), {input}, {}});
+  }
+  add_channel_groups(groups, channel_count, found);
+  return found;
+}
+
+InputCases cases_of_folder(const fs::path& input, int64_t channel_count, bool plain_names) {
+  InputCases found;
+  std::vector<fs::path> files = image_files(input);
+  DicomScan scan = scan_dicom(input);
+  if (files.empty() && scan.series.empty()) {
+    refuse_without_series(input, scan);
+    std::string hint;
+    for (const char* below : {"imagesTs", "imagesTr", "images"})
+      if (fs::is_directory(input / below)) hint = std::string("; did you mean its ") + below + "?";
+    throw DataError(input, "the folder holds no image files" + hint);
+  }
+  // Pictures beside scans are logos, screenshots and documents.
+  if (!scan.series.empty())
+    std::erase_if(files, [](const fs::path& file) {
+      if (!is_picture(file)) return false;
+      log_warning("left out: " + file.string() +
+                  ": a picture beside DICOM images; to segment it, give its path");
+      return true;
+    });
+  Groups groups;
+  for (const fs::path& file : files) {
+    const auto channel = plain_names ? std::nullopt : channel_name(image_stem(file));
+    if (channel)
+      groups[channel->case_name][channel->channel].push_back(file);
+    else
+      found.cases.push_back({image_stem(file), {file}, {}});
+  }
+  add_channel_groups(groups, channel_count, found);
+  add_series(std::move(scan), found);
+  return found;
 }
 
 }  // namespace
 
 InputCases find_cases(const fs::path& input, int64_t channel_count, bool plain_names) {
   if (!fs::exists(input)) throw DataError(input, "no such file or folder");
-  if (fs::is_directory(input) ? image_files(input).empty()
-                              : image_extension(input).empty() && is_dicom(input))
-    if (InputCases series = dicom_cases(input); !series.cases.empty()) return series;
-  InputCases found;
-  Groups groups;
-  if (!fs::is_directory(input)) {
-    if (image_extension(input).empty())
-      throw DataError(input,
-                      "not an image that Vireo reads (.nii .nii.gz .hdr .nrrd .nhdr .mha .mhd .png "
-                      ".jpg .tif .bmp, DICOM)");
-    const auto channel = plain_names ? std::nullopt : channel_name(image_stem(input));
-    if (channel && channel->channel == 0 && channel_count > 1) {
-      for (const fs::path& file : image_files(fs::absolute(input).parent_path())) {
-        const auto other = channel_name(image_stem(file));
-        if (other && other->case_name == channel->case_name)
-          groups[other->case_name][other->channel].push_back(file);
-      }
-    } else if (channel && channel->channel == 0) {
-      groups[channel->case_name][0].push_back(input);
-    } else {
-      found.cases.push_back({image_stem(input), {input}, {}});
-    }
-  } else {
-    const auto files = image_files(input);
-    if (files.empty()) {
-      std::string hint;
-      for (const char* below : {"imagesTs", "imagesTr", "images"})
-        if (fs::is_directory(input / below))
-          hint = std::string("; did you mean its ") + below + "?";
-      throw DataError(input, "the folder holds no image files" + hint);
-    }
-    for (const fs::path& file : files) {
-      const auto channel = plain_names ? std::nullopt : channel_name(image_stem(file));
-      if (channel)
-        groups[channel->case_name][channel->channel].push_back(file);
-      else
-        found.cases.push_back({image_stem(file), {file}, {}});
-    }
-  }
-  add_channel_groups(groups, channel_count, found);
+  InputCases found = fs::is_directory(input) ? cases_of_folder(input, channel_count, plain_names)
+                                             : cases_of_file(input, channel_count, plain_names);
   refuse_equal_names(found);
   return found;
 }

@@ -23,15 +23,16 @@ struct InputCases {
   std::vector<std::string> problems;  ///< one line per case that cannot be formed
 };
 
-/// Finds the cases of a file or of a folder's own image files (not of folders below). A folder
-/// without any, or a DICOM file, is searched for DICOM series (in folders below too): each is a
-/// case, named after its folder.
+/// Finds the cases of a file, or of a folder: its own image files (not those of folders below), and
+/// the DICOM series in it and in folders below, each a case named after its folder. Pictures beside
+/// DICOM series are left out, with a warning.
 ///
 /// Names as nnU-Net's: CASE_0000, CASE_0001, ... are the channels of CASE, as many as the model
 /// takes (`channel_count`). A file whose name has no such ending, or no CASE_0000 beside it when
 /// the model takes one channel, is a case of its own that holds all channels; so is every file
-/// under `plain_names`. A missing or superfluous channel, and two files of one case name, are
-/// problems. Throws DataError when the path does not exist, is no image, or holds none.
+/// under `plain_names`. A picture CASE_0000 without others holds the channels itself. A missing or
+/// superfluous channel, and two files of one case name, are problems. Throws DataError when the
+/// path does not exist, is no image, or holds none.
 InputCases find_cases(const std::filesystem::path& input,
                       int64_t channel_count,
                       bool plain_names = false);

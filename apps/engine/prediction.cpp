@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "apps/engine/folder_lock.h"
 #include "apps/engine/input_cases.h"
 #include "apps/engine/label_statistics.h"
 #include "apps/engine/native_grid.h"
@@ -32,8 +33,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kHowToContinue = "run the same command with --continue to go on";
+constexpr const char* kProbabilityEnding = "_probabilities.nii.gz";
 // Of the free memory, what a case may take where no limit is given.
 constexpr double kShareOfFree = 0.9;
+// An estimate is told when it is so much larger than the last one told.
+constexpr double kToldAgain = 1.25;
 
 /// Adds the seconds since the last lap to one of the times.
 class Stopwatch {
@@ -93,7 +97,7 @@ class Prediction {
         preparation_(common_preparation(models)),
         model_hashes_(hashes_of(options.model_files)),
         metadata_(describe_labels(options.also, preparation_.labels)),
-        record_(options.output, description()),
+        record_(options.output, input_folder(options), description()),
         preview_(preparation_) {}
 
   PredictionSummary run() {
@@ -101,7 +105,7 @@ class Prediction {
         options_.input, static_cast<int64_t>(preparation_.channels.size()), options_.plain_names);
     for (const std::string& problem : inputs.problems) fail(problem);
     refuse_overwriting(inputs.cases);
-    fs::create_directories(options_.output);
+    const FolderLock lock(options_.output, "writing to");
     remove_temporary_files(options_.output);
     if (options_.keep_done) record_.load_earlier();
 
@@ -116,18 +120,18 @@ class Prediction {
         } catch (const Interrupted&) {
           throw;
         } catch (const c10::Error& error) {
-          fail(input.name + ": LibTorch: " + error.what_without_backtrace());
+          fail(input, std::string("LibTorch: ") + error.what_without_backtrace());
         } catch (const std::exception& error) {
-          fail(input.name + ": " + error.what());
+          fail(input, error.what());
         }
         if (!single) progress_->advance();
       }
     } catch (const Interrupted&) {
-      record_.save(true);
+      save_record();
       throw;
     }
     progress_.reset();
-    record_.save(true);
+    save_record();
     if (options_.preview && summary_.predicted > 0) {
       for (const InputCase& input : kept_)
         if (preview_.has_room()) preview_kept(input);
@@ -175,6 +179,9 @@ class Prediction {
       models.push_back(
           {{"file", options_.model_files[i].filename().string()}, {"sha256", model_hashes_[i]}});
     const InferenceOptions& inference = options_.inference;
+    nlohmann::json segments;
+    if (!options_.also.metadata_file.empty())
+      segments = sha256_of_file(options_.also.metadata_file);
     nlohmann::json mirroring = "as trained";
     if (inference.mirroring) mirroring = *inference.mirroring;
     return {{"tool", "vireo"},
@@ -193,7 +200,13 @@ class Prediction {
               {"dicom_seg", options_.also.dicom_seg},
               {"rtstruct", options_.also.rtstruct},
               {"seg_nrrd", options_.also.seg_nrrd},
-              {"pictures", options_.also.pictures}}}};
+              {"pictures", options_.also.pictures},
+              {"deflate", options_.also.deflate},
+              {"segments", segments},
+              {"allow",
+               {{"duplicates", options_.dicom.duplicates},
+                {"resample-gaps", options_.dicom.gaps},
+                {"tilt", options_.dicom.tilt}}}}}};
   }
 
   // The model's own name and the hash of its weights; of several models, of the first.
@@ -205,25 +218,58 @@ class Prediction {
             "Vireo " + options_.version};
   }
 
+  // Where inputs lie: files are told without it.
+  static fs::path input_folder(const PredictionOptions& options) {
+    return fs::is_directory(options.input) ? options.input : options.input.parent_path();
+  }
+
   void fail(const std::string& problem) {
     summary_.problems.push_back(problem);
     record_.add_problem(problem);
+  }
+
+  void fail(const InputCase& input, const std::string& what) {
+    const std::string name = input.name + ": ";
+    fail(what.starts_with(name) ? what : name + what);
+  }
+
+  // What cannot be saved, where the disk is full, is one more problem.
+  void save_record() {
+    record_.set_warnings(warnings_.warnings());
+    try {
+      record_.save(true);
+    } catch (const DataError& error) {
+      summary_.problems.push_back(error.what());
+    }
   }
 
   fs::path label_file(const InputCase& input) const {
     return options_.output / (input.name + output_extension(input.files[0]));
   }
 
+  // Where results go beside inputs, images that are no results must stay, taken as inputs or not.
   void refuse_overwriting(const std::vector<InputCase>& cases) const {
-    for (const InputCase& input : cases)
-      for (const fs::path& file : input.files)
-        if (fs::weakly_canonical(file) == fs::weakly_canonical(label_file(input)))
-          throw DataError(file,
-                          "would be overwritten by its own labels; choose another output folder");
+    const fs::path folder = fs::weakly_canonical(options_.output);
+    if (!fs::is_directory(folder) || folder != fs::weakly_canonical(input_folder(options_))) return;
+    const auto earlier = PredictionRecord::earlier_outputs(folder);
+    for (const InputCase& input : cases) {
+      const fs::path labels = label_file(input);
+      const bool is_input =
+          std::any_of(input.files.begin(), input.files.end(), [&](const fs::path& file) {
+            return fs::weakly_canonical(file) == fs::weakly_canonical(labels);
+          });
+      const bool ours =
+          std::find(earlier.begin(), earlier.end(), labels.filename()) != earlier.end();
+      if (is_input || (fs::exists(labels) && !ours))
+        throw DataError(labels,
+                        "would be overwritten by the labels of " + input.name +
+                            "; choose another output folder");
+    }
   }
 
   void one_case(const InputCase& input) {
     throw_if_interrupted(kHowToContinue);
+    check_outputs(options_.also, input);
     CaseRecord record;
     record.name = input.name;
     Stopwatch watch;
@@ -260,11 +306,14 @@ class Prediction {
     const at::Tensor values = label_values(classes, preparation_.labels);
     write_labels(output, values, image.geometry, header_source(input));
     if (options_.also.any())
-      write_segmentation(
+      record.also = write_segmentation(
           options_.also, options_.output, input, image, values, metadata_, algorithm());
-    if (options_.labels_json)
-      write_text_atomically(options_.output / (input.name + ".labels.json"),
+    if (options_.labels_json) {
+      record.also.push_back(input.name + ".labels.json");
+      write_text_atomically(options_.output / record.also.back(),
                             label_table(preparation_.labels).dump(2) + "\n");
+    }
+    if (options_.probabilities) record.also.push_back(input.name + kProbabilityEnding);
     record.output = output.filename().string();
     record.output_sha256 = sha256_of_file(output);
     watch.lap(record.times.write);
@@ -290,7 +339,7 @@ class Prediction {
     std::optional<ProbabilityFile> probabilities;
     NativeGrid::SliceSink keep;
     if (options_.probabilities) {
-      probabilities.emplace(options_.output / (input.name + "_probabilities.nii.gz"),
+      probabilities.emplace(options_.output / (input.name + kProbabilityEnding),
                             preparation_.class_count(),
                             file_grid);
       keep = [&](int64_t, const at::Tensor& values) {
@@ -388,13 +437,15 @@ class Prediction {
                           ". Free memory or allow more, " +
                           (options_.probabilities ? "leave --probabilities out, " : "") +
                           "store the image as 16-bit integers, crop it, or use another machine");
-    if (plan.estimate.total() > told_bytes_) {
+    if (static_cast<double>(plan.estimate.total()) >
+        kToldAgain * static_cast<double>(told_bytes_)) {
       told_bytes_ = plan.estimate.total();
       log_info(input.name + ": needs up to " + needed + " of memory; " + limit);
     }
     return plan;
   }
 
+  const WarningsKept warnings_;
   const std::vector<TrainedModel>& models_;
   const PredictionOptions& options_;
   const Preparation& preparation_;

@@ -43,6 +43,7 @@ Json case_to_json(const CaseRecord& one) {
           {"inputs", hashes_to_json(one.inputs)},
           {"output", one.output},
           {"output_sha256", one.output_sha256},
+          {"also", one.also},
           {"size_xyz", one.size_xyz},
           {"spacing_mm_xyz", one.spacing_mm_xyz},
           {"memory_estimate_bytes", one.memory_estimate_bytes},
@@ -56,6 +57,7 @@ CaseRecord case_from_json(const nlohmann::json& json) {
     one.inputs.push_back({input.at("file"), input.at("sha256")});
   one.output = json.at("output");
   one.output_sha256 = json.at("output_sha256");
+  one.also = json.at("also");
   one.size_xyz = json.at("size_xyz");
   one.spacing_mm_xyz = json.at("spacing_mm_xyz");
   one.memory_estimate_bytes = json.at("memory_estimate_bytes");
@@ -67,6 +69,11 @@ CaseRecord case_from_json(const nlohmann::json& json) {
                seconds.at("statistics"),
                seconds.at("write")};
   return one;
+}
+
+// Names of files may be of any bytes: those that are no UTF-8 are replaced.
+std::string written(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 bool equal(const std::vector<FileHash>& a, const std::vector<FileHash>& b) {
@@ -126,8 +133,11 @@ std::string PredictionTimes::table(int64_t cases) const {
   return text + outside;
 }
 
-PredictionRecord::PredictionRecord(fs::path folder, nlohmann::json run)
-    : folder_(std::move(folder)), run_(std::move(run)), started_(now_seconds()) {
+PredictionRecord::PredictionRecord(fs::path folder, fs::path input_folder, nlohmann::json run)
+    : folder_(std::move(folder)),
+      input_folder_(std::move(input_folder)),
+      run_(std::move(run)),
+      started_(now_seconds()) {
   run_["started"] = utc_now();
   last_saved_ = started_;
 }
@@ -158,6 +168,8 @@ const CaseRecord* PredictionRecord::done(const std::string& name,
   if (at == earlier_.end() || !equal(at->second.inputs, inputs)) return nullptr;
   const fs::path output = folder_ / at->second.output;
   if (!fs::exists(output) || sha256_of_file(output) != at->second.output_sha256) return nullptr;
+  for (const std::string& file : at->second.also)
+    if (!fs::exists(folder_ / file)) return nullptr;
   return &at->second;
 }
 
@@ -167,7 +179,32 @@ void PredictionRecord::add(CaseRecord one) {
 }
 
 void PredictionRecord::add_problem(const std::string& line) {
-  problems_.push_back(line);
+  problems_.push_back(without_folders(line));
+}
+
+void PredictionRecord::set_warnings(const std::vector<std::string>& lines) {
+  warnings_.clear();
+  for (const std::string& line : lines) warnings_.push_back(without_folders(line));
+}
+
+std::string PredictionRecord::without_folders(std::string line) const {
+  for (const fs::path& folder : {input_folder_, folder_}) {
+    const std::string prefix = (folder / "").string();
+    for (size_t at = 0; prefix.size() > 1 && (at = line.find(prefix, at)) != std::string::npos;)
+      line.erase(at, prefix.size());
+  }
+  return line;
+}
+
+std::vector<std::string> PredictionRecord::earlier_outputs(const fs::path& folder) {
+  std::vector<std::string> names;
+  try {
+    const nlohmann::json manifest = parse_json(read_text(folder / "manifest.json"), folder);
+    for (const auto& one : manifest.at("cases")) names.push_back(one.at("output"));
+  } catch (const std::exception&) {
+    names.clear();  // no manifest of ours
+  }
+  return names;
 }
 
 void PredictionRecord::save(bool now) {
@@ -180,7 +217,10 @@ void PredictionRecord::save(bool now) {
                      {"cases", Json::object()}};
   PredictionTimes times;
   Json cases = Json::array();
-  for (const auto& [name, one] : cases_) {
+  std::map<std::string, CaseRecord> all = cases_;
+  for (const auto& [name, one] : earlier_)
+    if (fs::exists(folder_ / one.output)) all.emplace(name, one);
+  for (const auto& [name, one] : all) {
     cases.push_back(case_to_json(one));
     statistics["cases"][name] = one.statistics;
     times += one.times;
@@ -190,10 +230,11 @@ void PredictionRecord::save(bool now) {
   manifest["seconds"] = times.to_json();
   manifest["peak_memory_bytes"] = peak_memory_bytes();
   manifest["problems"] = problems_;
+  manifest["warnings"] = warnings_;
   manifest["cases"] = std::move(cases);
   // The statistics first: a manifest never names a case that they lack.
-  write_text_atomically(folder_ / "statistics.json", statistics.dump(2) + "\n");
-  write_text_atomically(folder_ / "manifest.json", manifest.dump(2) + "\n");
+  write_text_atomically(folder_ / "statistics.json", written(statistics));
+  write_text_atomically(folder_ / "manifest.json", written(manifest));
   last_saved_ = now_seconds();
 }
 

@@ -30,14 +30,6 @@ std::array<double, 2> window_of(const at::Tensor& image) {
   return {low, high > low ? high : low + 1};
 }
 
-const DicomSeries& series_of(const InputCase& input, const char* format) {
-  if (!input.series)
-    throw DataError(input.files[0],
-                    std::string("is no DICOM image, and --also ") + format +
-                        " refers to one; seg-nrrd holds names and colours without it");
-  return *input.series;
-}
-
 }  // namespace
 
 void SegmentationOutputs::choose(const std::vector<std::string>& names) {
@@ -76,43 +68,60 @@ SegmentationMetadata describe_labels(const SegmentationOutputs& outputs,
   return metadata;
 }
 
-void write_segmentation(const SegmentationOutputs& outputs,
-                        const fs::path& folder,
-                        const InputCase& input,
-                        const Volume& image,
-                        const at::Tensor& labels,
-                        const SegmentationMetadata& metadata,
-                        const AlgorithmIdentity& algorithm) {
+void check_outputs(const SegmentationOutputs& outputs, const InputCase& input) {
+  if (!outputs.dicom_seg && !outputs.rtstruct) return;
+  if (!input.series)
+    throw DataError(input.files[0],
+                    std::string("is no DICOM image, and --also ") +
+                        (outputs.dicom_seg ? "dicom-seg" : "rtstruct") +
+                        " refers to one; seg-nrrd holds names and colours without it");
+  if (outputs.dicom_seg) check_dicom_seg_source(*input.series);
+  if (outputs.rtstruct) check_rtstruct_source(*input.series);
+}
+
+std::vector<std::string> write_segmentation(const SegmentationOutputs& outputs,
+                                            const fs::path& folder,
+                                            const InputCase& input,
+                                            const Volume& image,
+                                            const at::Tensor& labels,
+                                            const SegmentationMetadata& metadata,
+                                            const AlgorithmIdentity& algorithm) {
+  check_outputs(outputs, input);
   const Geometry& grid = image.geometry;
-  const auto tell_empty = [&](bool written, const char* what) {
-    if (!written) log_warning(input.name + ": no " + what + " written, since no voxel has a label");
+  std::vector<std::string> written;
+  const auto note = [&](const std::string& name, bool is_there, const char* what) {
+    if (is_there)
+      written.push_back(name);
+    else
+      log_warning(input.name + ": no " + what + " written, since no voxel has a label");
   };
-  if (outputs.dicom_seg)
-    tell_empty(write_dicom_seg(folder / (input.name + ".seg.dcm"),
-                               labels,
-                               grid,
-                               series_of(input, "dicom-seg"),
-                               metadata,
-                               algorithm,
-                               {outputs.deflate}),
-               "DICOM SEG");
-  if (outputs.rtstruct)
-    tell_empty(write_rtstruct(folder / (input.name + ".rtstruct.dcm"),
-                              labels,
-                              grid,
-                              series_of(input, "rtstruct"),
-                              metadata,
-                              algorithm.software_version),
-               "RTSTRUCT");
-  if (outputs.seg_nrrd)
-    write_seg_nrrd(folder / (input.name + ".seg.nrrd"), labels, grid, metadata.segments);
+  if (outputs.dicom_seg) {
+    const std::string name = input.name + ".seg.dcm";
+    note(name,
+         write_dicom_seg(
+             folder / name, labels, grid, *input.series, metadata, algorithm, {outputs.deflate}),
+         "DICOM SEG");
+  }
+  if (outputs.rtstruct) {
+    const std::string name = input.name + ".rtstruct.dcm";
+    note(name,
+         write_rtstruct(
+             folder / name, labels, grid, *input.series, metadata, algorithm.software_version),
+         "RTSTRUCT");
+  }
+  if (outputs.seg_nrrd) {
+    written.push_back(input.name + ".seg.nrrd");
+    write_seg_nrrd(folder / written.back(), labels, grid, metadata.segments);
+  }
   if (outputs.pictures) {
-    const fs::path pictures = folder / (input.name + "_pictures");
+    written.push_back(input.name + "_pictures");
+    const fs::path pictures = folder / written.back();
     fs::create_directories(pictures);
     write_mask_pictures(pictures, labels);
     write_overlay_pictures(
         pictures, image.values, labels, metadata.segments, window_of(image.values));
   }
+  return written;
 }
 
 }  // namespace vireo

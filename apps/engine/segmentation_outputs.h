@@ -33,14 +33,18 @@ struct SegmentationOutputs {
 SegmentationMetadata describe_labels(const SegmentationOutputs& outputs,
                                      const std::vector<Label>& labels);
 
+/// Throws DataError where a chosen format cannot be written of the case, before it is predicted.
+void check_outputs(const SegmentationOutputs& outputs, const InputCase& input);
+
 /// Writes the chosen files of a case to `folder`: `labels` (values, [Z, Y, X]) on the grid of
-/// `image`, whose values only the pictures need. Throws DataError.
-void write_segmentation(const SegmentationOutputs& outputs,
-                        const std::filesystem::path& folder,
-                        const InputCase& input,
-                        const Volume& image,
-                        const at::Tensor& labels,
-                        const SegmentationMetadata& metadata,
-                        const AlgorithmIdentity& algorithm);
+/// `image`, whose values only the pictures need. Returns their names, that of the pictures' folder
+/// for all of them. Throws DataError.
+std::vector<std::string> write_segmentation(const SegmentationOutputs& outputs,
+                                            const std::filesystem::path& folder,
+                                            const InputCase& input,
+                                            const Volume& image,
+                                            const at::Tensor& labels,
+                                            const SegmentationMetadata& metadata,
+                                            const AlgorithmIdentity& algorithm);
 
 }  // namespace vireo

@@ -8,8 +8,26 @@
 #include <nlohmann/json.hpp>
 
 #include "vision/core/error.h"
+#include "vision/core/sha256.h"
 
 namespace vireo {
+
+namespace {
+
+std::string digest_of(const std::vector<CachedCase>& training,
+                      const std::vector<CachedCase>& validation) {
+  Sha256 digest;
+  for (const auto* part : {&training, &validation}) {
+    for (const CachedCase& one : *part) {
+      const std::string line = one.name + "\t" + one.sha256 + "\n";
+      digest.update(line.data(), line.size());
+    }
+    digest.update("\n", 1);
+  }
+  return digest.hex_digest();
+}
+
+}  // namespace
 
 SegmentationTask::Settings SegmentationTask::Settings::from_config(ConfigTable& config) {
   Settings s;
@@ -38,6 +56,7 @@ SegmentationTask::SegmentationTask(const Preparation& preparation,
                                    const Settings& settings)
     : preparation_(preparation),
       settings_(settings),
+      data_digest_(digest_of(training, validation)),
       training_(std::move(training), settings.batches, settings.augmentation) {
   const int64_t channels = static_cast<int64_t>(preparation.channels.size());
   shape_ = {channels * (2 * settings.batches.neighbours + 1), preparation.class_count()};

@@ -39,12 +39,14 @@ class SegmentationTask : public Task {
   void begin_validation() override;
   void add_validation(const at::Tensor& output, const Batch& batch) override;
   Validation end_validation() override;
+  std::string data_digest() const override { return data_digest_; }
   std::map<std::string, std::string> checkpoint_metadata() const override;
 
  private:
   Preparation preparation_;
   Settings settings_;
   ModelShape shape_;
+  std::string data_digest_;
   SliceBatches training_;
   std::optional<SliceTiles> validation_;
   int64_t batches_per_epoch_ = 0;

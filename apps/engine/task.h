@@ -38,6 +38,8 @@ class Task {
   virtual void add_validation(const at::Tensor& output, const Batch& batch) = 0;
   virtual Validation end_validation() = 0;
 
+  /// A digest of what is trained on and validated with: a run goes on only with the same data.
+  virtual std::string data_digest() const = 0;
   /// What prediction needs beside the model, as metadata of the checkpoint.
   virtual std::map<std::string, std::string> checkpoint_metadata() const = 0;
 };

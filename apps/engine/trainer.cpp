@@ -12,6 +12,7 @@
 
 #include "apps/engine/checkpoint.h"
 #include "apps/engine/device.h"
+#include "apps/engine/folder_lock.h"
 #include "apps/engine/layer_decay.h"
 #include "apps/engine/training_state.h"
 #include "datasets/random.h"
@@ -128,6 +129,13 @@ class Trainer {
                   " holds a run of another configuration (- then, + now):" + changes +
                   "\nGive --restart to start anew in this folder, --output for another one, or the "
                   "old settings to go on");
+    const std::string data = text("data_digest");
+    if (!data.empty() && data != task_.data_digest())
+      throw Error(
+          run_.folder.string() +
+          " holds a run on other data: cases, their files or the fold have changed since, so "
+          "that what was trained on may now be validated with. Give --restart to start anew "
+          "in this folder, or --output for another one");
     load_state(*model_, checkpoint.model, latest().string());
     good_buffers_.copy_(parameters_.buffers);
     if (average_.enabled())
@@ -144,6 +152,7 @@ class Trainer {
   std::map<std::string, std::string> metadata() const {
     auto entries = task_.checkpoint_metadata();
     entries["config"] = run_.config_toml;
+    entries["data_digest"] = task_.data_digest();
     entries["model"] = run_.model_toml;
     entries["model_shape"] = json{{"input_channels", task_.model_shape().input_channels},
                                   {"class_count", task_.model_shape().class_count}}
@@ -402,7 +411,7 @@ TrainingResult train(Task& task,
                      const TrainingConfig& config,
                      const ValidationConfig& validation,
                      const TrainingRun& run) {
-  const FolderLock lock(run.folder);
+  const FolderLock lock(run.folder, "training in");
   remove_temporary_files(run.folder);
   if (run.restart)
     for (const fs::path& file : {best_checkpoint(run.folder),

@@ -7,10 +7,6 @@
 #include <set>
 #include <sstream>
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/json_text.h"
@@ -74,23 +70,6 @@ void rewrite_metrics(const fs::path& file, const json& history) {
   std::string lines;
   for (const json& record : history) lines += record.dump() + "\n";
   write_text_atomically(file, lines);
-}
-
-FolderLock::FolderLock(const fs::path& folder) {
-  fs::create_directories(folder);
-  const fs::path file = folder / ".lock";
-  descriptor_ = ::open(file.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) throw DataError(file, "cannot be created; is the folder writable?");
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
-    ::close(descriptor_);
-    throw DataError(folder,
-                    "another process is training in this folder; wait for it, stop it, or choose "
-                    "another folder with --output");
-  }
-}
-
-FolderLock::~FolderLock() {
-  ::close(descriptor_);
 }
 
 std::string config_difference(const std::string& before, const std::string& now) {

@@ -37,19 +37,6 @@ void append_metrics(const std::filesystem::path& file, const nlohmann::json& rec
 /// last checkpoint will be written again.
 void rewrite_metrics(const std::filesystem::path& file, const nlohmann::json& history);
 
-/// Keeps other processes from training in a folder for as long as it lives, even if this one is
-/// killed. Throws Error when another one does.
-class FolderLock {
- public:
-  explicit FolderLock(const std::filesystem::path& folder);
-  ~FolderLock();
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int descriptor_;
-};
-
 /// The lines in which two resolved configurations differ, leaving out the settings that may change
 /// when a run goes on (length, patience, device, threads, validation at the end).
 std::string config_difference(const std::string& before, const std::string& now);

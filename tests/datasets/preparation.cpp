@@ -107,7 +107,7 @@ TEST(PrepareCase, RepeatsAGreyPictureWhereColoursAreWanted) {
   p.channels[0].sd = 1;
   p.channels.resize(3, p.channels[0]);
   Volume grey = volume(at::rand({1, 1, 2, 2}));
-  EXPECT_THAT(refusal(grey, std::nullopt, p), HasSubstr("has 1 channels; 3 were expected"));
+  EXPECT_THAT(refusal(grey, std::nullopt, p), HasSubstr("channels: 1 found, 3 expected"));
   grey.full_scale = 255;
   const PreparedCase c = prepare_case("a", grey, std::nullopt, p);
   EXPECT_TRUE(at::equal(c.image[0], c.image[2]));
@@ -161,7 +161,7 @@ TEST(PrepareCase, RefusesWhatWasNotDeclared) {
   const Preparation p = one_channel(Kind::kNone);
   const Volume image = volume(at::rand({1, 1, 1, 4}));
   EXPECT_THAT(refusal(volume(at::rand({2, 1, 1, 4})), std::nullopt, p),
-              HasSubstr("case_1: has 2 channels; 1 were expected"));
+              HasSubstr("case_1: channels: 2 found, 1 expected"));
   Volume broken = volume(at::rand({1, 1, 1, 4}));
   broken.values[0][0][0][2] = NAN;
   EXPECT_THAT(refusal(broken, std::nullopt, p), HasSubstr("holds NaN or infinite voxels"));

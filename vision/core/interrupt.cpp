@@ -1,5 +1,6 @@
 #include "vision/core/interrupt.h"
 
+#include <cerrno>
 #include <csignal>
 #include <string>
 
@@ -17,6 +18,11 @@ struct sigaction before_int, before_term;
 void on_signal(int signal) {
   if (asked_to_stop != 0) ::_exit(128 + signal);
   asked_to_stop = 1;
+  static constexpr char kText[] =
+      "\nstopping as soon as this step is done; once more stops at once\n";
+  const int error = errno;
+  static_cast<void>(!::write(STDERR_FILENO, kText, sizeof(kText) - 1));
+  errno = error;
 }
 
 }  // namespace

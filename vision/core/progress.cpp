@@ -78,6 +78,7 @@ struct Progress::State {
     if (!terminal || finished) text += "\n";
     std::fputs(text.c_str(), stderr);
     std::fflush(stderr);
+    set_bar_in_last_line(terminal && !finished);
   }
 
   void show_if_due() {

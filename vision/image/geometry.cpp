@@ -76,7 +76,13 @@ double Geometry::voxel_volume_mm3() const {
 }
 
 int Geometry::coarsest_axis() const {
-  const auto coarsest = std::max_element(spacing_mm_zyx.begin(), spacing_mm_zyx.end());
+  // Rotated grids tell equal spacings with rounding.
+  constexpr double kEqual = 0.99;
+  if (std::count(size_zyx.begin(), size_zyx.end(), 1) == 1)
+    return static_cast<int>(std::find(size_zyx.begin(), size_zyx.end(), 1) - size_zyx.begin());
+  const double most = *std::max_element(spacing_mm_zyx.begin(), spacing_mm_zyx.end());
+  const auto coarsest = std::find_if(
+      spacing_mm_zyx.begin(), spacing_mm_zyx.end(), [&](double mm) { return mm >= kEqual * most; });
   return static_cast<int>(coarsest - spacing_mm_zyx.begin());
 }
 

@@ -30,7 +30,8 @@ struct Geometry {
   /// Volume of one voxel in mm^3.
   double voxel_volume_mm3() const;
   int64_t voxel_count() const { return size_zyx[0] * size_zyx[1] * size_zyx[2]; }
-  /// The index axis (0 = z, 1 = y, 2 = x) with the coarsest spacing; the first of equals.
+  /// The index axis (0 = z, 1 = y, 2 = x) that slices lie along: the only one of a single voxel,
+  /// else the one with the coarsest spacing. Of those within 1 % of each other the first.
   int coarsest_axis() const;
   /// Anatomical code of the directions in which x, y and z grow, for example "RAS".
   std::string orientation_xyz() const;

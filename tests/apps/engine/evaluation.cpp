@@ -123,6 +123,10 @@ TEST(Evaluation, VoxelHausdorffComesWithTheLiteraturesProtocolAlone) {
   const auto json = to_summary_json(summarize({scores}, {{"slab", {1}}}, options));
   EXPECT_TRUE(json["mean"]["1"].contains("HD95_voxels"));
   EXPECT_EQ(json["protocol"]["name"], "transunet");
+  const std::string table = to_table(summarize({scores}, {{"slab", {1}}}, options));
+  EXPECT_THAT(table, HasSubstr("HD95 vox"));
+  EXPECT_THAT(table, HasSubstr(" 1.00 "));
+  EXPECT_THAT(table, ::testing::Not(HasSubstr(" 7.00 ")));
 }
 
 }  // namespace

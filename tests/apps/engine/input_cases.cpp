@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/made_dicom.h"
 #include "tests/support/test_data.h"
 #include "vision/core/error.h"
 
@@ -99,6 +100,32 @@ TEST_F(FindCases, FindsTheOtherChannelsOfOneFile) {
   EXPECT_THAT(texts(find_cases(folder_ / "a_0000.nii", 2)), ElementsAre("a=a_0000.nii,a_0001.nii"));
   EXPECT_THAT(texts(find_cases(folder_ / "a_0000.nii", 1)), ElementsAre("a=a_0000.nii"));
   EXPECT_THAT(texts(find_cases(folder_ / "a_0001.nii", 1)), ElementsAre("a_0001=a_0001.nii"));
+}
+
+TEST_F(FindCases, TakesAPictureForAllItsColours) {
+  put({"im_0000.png", "jm_0000.png", "jm_0001.png"});
+  const InputCases found = find_cases(folder_, 3);
+  EXPECT_THAT(texts(found), ElementsAre("im=im_0000.png"));
+  EXPECT_THAT(found.problems, ElementsAre(HasSubstr("channel jm_0002 is missing")));
+}
+
+TEST_F(FindCases, TakesAPairOfFilesOnce) {
+  put({"q.hdr.gz", "q.img.gz", "r.hdr", "r.img"});
+  EXPECT_THAT(texts(find_cases(folder_, 1)), ElementsAre("q=q.hdr.gz", "r=r.hdr"));
+}
+
+TEST_F(FindCases, TakesSeriesAndVolumesAndLeavesPicturesOut) {
+  put({"volume.nii", "logo.png"});
+  fs::create_directory(folder_ / "study");
+  Geometry grid;
+  grid.size_zyx = {3, 4, 5};
+  for (const test::MadeSlice& slice : test::slices_of(grid))
+    test::write_slice(folder_ / "study" / (std::to_string(slice.instance) + ".dcm"), slice);
+  const InputCases found = find_cases(folder_, 1);
+  ASSERT_EQ(found.cases.size(), 2u);
+  EXPECT_EQ(found.cases[0].name, "study");
+  EXPECT_TRUE(found.cases[0].series);
+  EXPECT_EQ(found.cases[1].name, "volume");
 }
 
 TEST_F(FindCases, SaysWhyThereIsNothing) {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "apps/engine/folder_lock.h"
 #include "tests/support/predicted_cases.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -29,6 +30,7 @@ using test::Predict;
 using test::text;
 using test::threshold_model;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -283,6 +285,76 @@ TEST_F(Predict, ContinuesWithWhatIsNotDone) {
   EXPECT_EQ(predict(models, again).predicted, 3) << "a broken manifest";
 }
 
+TEST_F(Predict, RedoesCasesOfWhichAFileIsGoneOrWasAskedForOtherwise) {
+  put("a.nii.gz", made_volume(made_geometry({2, 1, 0}, {1, 1, 1})));
+  const std::vector<TrainedModel> models{threshold_model(plain_preparation())};
+  PredictionOptions asked = options();
+  asked.keep_done = true;
+  asked.also.choose({"seg-nrrd"});
+  EXPECT_EQ(predict(models, asked).predicted, 1);
+  EXPECT_EQ(predict(models, asked).kept, 1);
+  fs::remove(out() / "a.seg.nrrd");
+  EXPECT_EQ(predict(models, asked).predicted, 1);
+  EXPECT_TRUE(fs::exists(out() / "a.seg.nrrd"));
+  asked.dicom.tilt = true;
+  EXPECT_EQ(predict(models, asked).predicted, 1) << "other allowances";
+}
+
+TEST_F(Predict, KeepsTheRecordOfCasesThatAnotherInputHolds) {
+  const Volume volume = made_volume(made_geometry({2, 1, 0}, {1, 1, 1}));
+  for (const char* name : {"a.nii.gz", "b.nii.gz"}) put(name, volume);
+  const std::vector<TrainedModel> models{threshold_model(plain_preparation())};
+  PredictionOptions one = options();
+  one.keep_done = true;
+  for (const char* name : {"a.nii.gz", "b.nii.gz"}) {
+    one.input = in() / name;
+    EXPECT_EQ(predict(models, one).predicted, 1);
+  }
+  EXPECT_EQ(json("manifest.json")["cases"].size(), 2u);
+  EXPECT_EQ(json("statistics.json")["cases"].size(), 2u);
+}
+
+TEST_F(Predict, NeverReplacesAnImageBesideTheInput) {
+  put("a.nii", made_volume(made_geometry({2, 1, 0}, {1, 1, 1})));
+  write_text_atomically(in() / "a.nii.gz", "another image of that name");
+  const TrainedModel model = threshold_model(plain_preparation());
+  PredictionOptions given = options();
+  given.output = in();
+  given.input = in() / "a.nii";
+  EXPECT_THAT(message({model}, given), HasSubstr("would be overwritten by the labels of a"));
+  EXPECT_EQ(text(in() / "a.nii.gz"), "another image of that name");
+  fs::remove(in() / "a.nii.gz");
+  EXPECT_EQ(predict({model}, given).predicted, 1);
+  EXPECT_EQ(predict({model}, given).predicted, 1) << "what it wrote itself may be replaced";
+}
+
+TEST_F(Predict, RefusesAFolderThatAnotherRunWritesTo) {
+  put("a.nii.gz", made_volume(made_geometry({2, 1, 0}, {1, 1, 1})));
+  const FolderLock lock(out(), "writing to");
+  EXPECT_THAT(message({threshold_model(plain_preparation())}, options()),
+              HasSubstr("another process is writing to this folder"));
+}
+
+TEST_F(Predict, RecordsWarningsAndProblemsWithoutFolders) {
+  put("a.nii.gz", {at::zeros({1, 13, 26, 20}), made_geometry({2, 1, 0}, {1, 1, 1})});
+  write_text_atomically(in() / "M\xfcller.nii.gz", "no image, and no UTF-8 name");
+  PredictionOptions asked = options();
+  asked.also.choose({"seg-nrrd"});
+  const TrainedModel warner = test::fake_model(1, 2, [](const at::Tensor& image) {
+    log_warning("something odd");
+    return at::cat({-image, image}, 1);
+  });
+  TrainedModel trained = warner;
+  trained.preparation = plain_preparation();
+  const PredictionSummary summary = predict({trained}, asked);
+  EXPECT_EQ(summary.predicted, 1);
+  EXPECT_EQ(summary.problems.size(), 1u);
+  const nlohmann::json manifest = json("manifest.json");
+  EXPECT_THAT(manifest["warnings"], Contains("something odd"));
+  ASSERT_EQ(manifest["problems"].size(), 1u);
+  EXPECT_THAT(manifest["problems"][0].get<std::string>(), Not(HasSubstr(folder_.string())));
+}
+
 TEST_F(Predict, DrawsAPreview) {
   put("a.nii.gz", made_volume(made_geometry({2, 1, 0}, {1, 1, 1})));
   PredictionOptions given = options();
@@ -294,13 +366,32 @@ TEST_F(Predict, DrawsAPreview) {
   EXPECT_GT((preview.values[0] > preview.values[2] + 60).sum().item<int64_t>(), 100);
 }
 
+TEST_F(Predict, RefusesDicomOutputsOfOtherFilesBeforeItPredicts) {
+  put("a.nii", made_volume(made_geometry({0, 1, 2}, {1, 1, 1})));
+  TrainedModel trained = test::fake_model(
+      1, 2, [](const at::Tensor&) -> at::Tensor { throw Error("the network was asked"); });
+  trained.preparation = plain_preparation();
+  for (const std::string format : {"dicom-seg", "rtstruct"}) {
+    PredictionOptions asked = options();
+    asked.also.choose({"seg-nrrd", format});
+    const PredictionSummary summary = predict({trained}, asked);
+    EXPECT_EQ(summary.predicted, 0);
+    EXPECT_THAT(summary.problems,
+                ElementsAre(AllOf(HasSubstr("a.nii"),
+                                  HasSubstr("is no DICOM image, and --also " + format),
+                                  HasSubstr("seg-nrrd"))));
+  }
+}
+
 TEST_F(Predict, RefusesWhatCannotGoWell) {
   put("a.nii.gz", made_volume(made_geometry({2, 1, 0}, {1, 1, 1})));
   const TrainedModel good = threshold_model(plain_preparation());
 
   PredictionOptions given = options();
   given.output = in();
-  EXPECT_THAT(message({good}, given), HasSubstr("would be overwritten by its own labels"));
+  EXPECT_THAT(message({good}, given),
+              AllOf(HasSubstr("a.nii.gz: would be overwritten by the labels of a"),
+                    HasSubstr("choose another output folder")));
 
   EXPECT_THAT(message({}, options()), HasSubstr("at least one model"));
 

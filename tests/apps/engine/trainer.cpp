@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 
 #include "apps/engine/checkpoint.h"
+#include "apps/engine/folder_lock.h"
 #include "apps/engine/segmentation_task.h"
 #include "apps/engine/training_state.h"
 #include "tests/support/made_cases.h"
@@ -33,7 +34,7 @@ Preparation preparation() {
   return p;
 }
 
-std::unique_ptr<SegmentationTask> made_task() {
+std::unique_ptr<SegmentationTask> made_task(int64_t training_cases = 4) {
   SegmentationTask::Settings s;
   s.batches.window_yx = {24, 20};
   s.batches.batch_size = 6;
@@ -41,7 +42,7 @@ std::unique_ptr<SegmentationTask> made_task() {
   s.augmentation.mirror_x = 0.5;
   s.augmentation.noise_sd = {0.5, 0, 0.2};
   return std::make_unique<SegmentationTask>(
-      preparation(), test::made_cases(4), test::made_cases(2, 100), s);
+      preparation(), test::made_cases(training_cases), test::made_cases(2, 100), s);
 }
 
 TrainingConfig quick(int64_t epochs) {
@@ -116,6 +117,7 @@ class EventfulTask : public Task {
     base_->add_validation(output, batch);
   }
   Validation end_validation() override { return base_->end_validation(); }
+  std::string data_digest() const override { return base_->data_digest(); }
   std::map<std::string, std::string> checkpoint_metadata() const override {
     return base_->checkpoint_metadata();
   }
@@ -188,6 +190,16 @@ TEST(Trainer, AFinishedRunStaysAsItIsAndCanBeMadeLonger) {
   EXPECT_EQ(records(folder).size(), 3u);
 }
 
+TEST(Trainer, RefusesToGoOnWithOtherData) {
+  const fs::path folder = test::scratch_folder();
+  train_in(folder, quick(1));
+  const auto other = made_task(5);
+  EXPECT_THAT([&] { train_in(folder, quick(2), other.get()); },
+              ThrowsMessage<Error>(::testing::AllOf(HasSubstr("holds a run on other data"),
+                                                    HasSubstr("--restart"))));
+  EXPECT_EQ(train_in(folder, quick(2)).epochs, 2);
+}
+
 TEST(Trainer, RefusesToGoOnWithAnotherConfiguration) {
   const fs::path folder = test::scratch_folder();
   train_in(folder, quick(1), nullptr, "[train]\nepochs = 1\nlearning_rate = 0.01\n");
@@ -201,7 +213,7 @@ TEST(Trainer, RefusesToGoOnWithAnotherConfiguration) {
 
 TEST(Trainer, RefusesAFolderInWhichAnotherProcessTrains) {
   const fs::path folder = test::scratch_folder();
-  const FolderLock lock(folder);
+  const FolderLock lock(folder, "training in");
   EXPECT_THAT([&] { train_in(folder, quick(1)); },
               ThrowsMessage<DataError>(HasSubstr("another process is training")));
 }

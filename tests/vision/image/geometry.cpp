@@ -53,6 +53,13 @@ TEST(Geometry, FindsTheCoarsestAxis) {
   EXPECT_EQ(g.coarsest_axis(), 0);
   g.spacing_mm_zyx = {1, 2, 1.5};
   EXPECT_EQ(g.coarsest_axis(), 1);
+  g.spacing_mm_zyx = {0.99999999, 1, 1.00000001};
+  EXPECT_EQ(g.coarsest_axis(), 0) << "equal but for rounding";
+  g.spacing_mm_zyx = {1, 1.9, 2.3};
+  g.size_zyx = {1, 30, 40};
+  EXPECT_EQ(g.coarsest_axis(), 0) << "a single slice";
+  g.size_zyx = {1, 1, 40};
+  EXPECT_EQ(g.coarsest_axis(), 2) << "a line has no slices";
 }
 
 TEST(Geometry, KeepsEveryVoxelInPlaceWhenAxesAreReordered) {
