@@ -82,7 +82,7 @@ if [ ! "$build/seeds" -nt "$programs/make_seeds" ]; then
 fi
 export here build seconds programs work
 export -f run_one replay_real dictionary longest
-printf '%s\n' "${names[@]}" | xargs -P "$(nproc)" -I{} bash -c 'run_one {}'
+printf '%s\n' "${names[@]}" | xargs -P "${VIREO_JOBS:-$(nproc)}" -I{} bash -c 'run_one {}'
 
 printf '%-16s %12s %8s %10s %9s\n' target executions corpus coverage findings
 for name in "${names[@]}"; do cat "$work/$name.line"; done
