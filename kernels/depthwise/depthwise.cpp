@@ -128,9 +128,22 @@ at::Tensor input_gradient(const at::Tensor& x,
                           int64_t stride,
                           int64_t padding) {
   const int64_t kernel = weight.size(2);
-  // With stride 1 it is a convolution too, with the taps turned round.
-  if (stride == 1 && padding < kernel)
-    return convolved(gy, weight.flip({2, 3}), {}, 1, kernel - 1 - padding);
+  // With stride 1 it is a convolution too, with the taps turned round. With stride 2 the same of gy
+  // between zeros: LibTorch's own sums bfloat16 in bfloat16 where the processor has no products of
+  // it.
+  if (padding < kernel && (stride == 1 || x.scalar_type() == at::kBFloat16)) {
+    at::Tensor apart = gy;
+    if (stride > 1) {
+      apart = at::empty({x.size(0),
+                         x.size(1),
+                         x.size(2) + 2 * padding - kernel + 1,
+                         x.size(3) + 2 * padding - kernel + 1},
+                        gy.options().memory_format(at::MemoryFormat::ChannelsLast))
+                  .zero_();
+      apart.slice(2, 0, apart.size(2), stride).slice(3, 0, apart.size(3), stride).copy_(gy);
+    }
+    return convolved(apart, weight.flip({2, 3}), {}, 1, kernel - 1 - padding);
+  }
   return std::get<0>(at::convolution_backward(gy,
                                               x,
                                               weight,

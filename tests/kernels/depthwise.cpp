@@ -172,9 +172,17 @@ TEST(Depthwise, CastsUnderAutocastAsLibTorchDoes) {
   EXPECT_EQ(result.y.scalar_type(), at::kBFloat16);
   EXPECT_EQ(result.gx.scalar_type(), at::kFloat);
   EXPECT_EQ(result.gweight.scalar_type(), at::kFloat);
-  EXPECT_LT(deviation(result.y, other.y.to(at::kDouble)), 8e-3);
-  EXPECT_LT(deviation(result.gx, other.gx.to(at::kDouble)), 8e-3);
-  EXPECT_LT(deviation(result.gweight, other.gweight.to(at::kDouble)), 8e-3);
+  EXPECT_EQ(other.y.scalar_type(), result.y.scalar_type());
+  EXPECT_EQ(other.gx.scalar_type(), result.gx.scalar_type());
+  EXPECT_EQ(other.gweight.scalar_type(), result.gweight.scalar_type());
+  // LibTorch's own numbers are as far from the sums of what was cast as 2 % on some processors.
+  const auto cast = [](const at::Tensor& from) { return from.to(at::kBFloat16).to(at::kDouble); };
+  const Result exact = run(cast(x), cast(weight), [&](const at::Tensor& a, const at::Tensor& b) {
+    return by_libtorch(c, a, b);
+  });
+  EXPECT_LT(deviation(result.y, exact.y), 8e-3);
+  EXPECT_LT(deviation(result.gx, exact.gx), 8e-3);
+  EXPECT_LT(deviation(result.gweight, exact.gweight), 8e-3);
 }
 
 }  // namespace
