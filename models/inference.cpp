@@ -1,5 +1,6 @@
 #include "models/inference.h"
 
+#include "models/recorded_network.h"
 #include "vision/core/error.h"
 
 namespace vireo {
@@ -26,17 +27,20 @@ const char* name_of(Arithmetic precision) {
 std::shared_ptr<Model> prepare_for_inference(const std::shared_ptr<Model>& model,
                                              Arithmetic precision) {
   const auto parameters = model->parameters();
-  const bool on_cpu = parameters.empty() || parameters.front().is_cpu();
+  const at::Device device = parameters.empty() ? at::kCPU : parameters.front().device();
   const bool in_float = parameters.empty() || parameters.front().scalar_type() == at::kFloat;
   std::shared_ptr<Model> form;
-  if (on_cpu && in_float) form = model->inference_form(precision);
+  if (device.is_cpu() && in_float) form = model->inference_form(precision);
+  if (device.is_cuda() && precision != Arithmetic::kInt8)
+    form = std::make_shared<RecordedNetwork>(
+        model, precision == Arithmetic::kBfloat16, graph_stream_of(device));
   if (form) {
     form->eval();
     return form;
   }
   if (precision == Arithmetic::kFloat32) return model;
   throw UsageError(std::string("precision ") + name_of(precision) +
-                   (on_cpu ? " is not known to this network" : " is for the CPU alone") +
+                   (device.is_cpu() ? " is not known to this network" : " is for the CPU alone") +
                    "; use fp32");
 }
 

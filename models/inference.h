@@ -15,9 +15,9 @@ const char* name_of(Arithmetic precision);
 /// packed for the processor, maps channels-last throughout, and what is between two products kept
 /// in the processor's cache. Same answers to about 1e-5 of their size in kFloat32;
 /// `models/README.md` says what the other precisions cost. The trained network stays as it is; the
-/// form is for evaluation without gradients and does not follow later changes of the weights. A
-/// network without such a form, or on another device, is returned itself for kFloat32; for the
-/// others UsageError says so.
+/// form is for evaluation without gradients and does not follow later changes of the weights. On a
+/// GPU its pass is recorded (recorded_network.h), in float32 or bfloat16. A network without such a
+/// form is returned itself for kFloat32; where a precision is not to be had UsageError says so.
 std::shared_ptr<Model> prepare_for_inference(const std::shared_ptr<Model>& model,
                                              Arithmetic precision = Arithmetic::kFloat32);
 

@@ -9,9 +9,9 @@
 #include <ATen/core/grad_mode.h>
 
 #include "apps/engine/checkpoint.h"
-#include "apps/engine/device.h"
 #include "apps/engine/flat_parameters.h"
 #include "apps/engine/trained_model.h"
+#include "apps/engine/training_pass.h"
 #include "kernels/bench/bench.h"
 #include "models/cost.h"
 #include "models/inference.h"
@@ -120,18 +120,14 @@ std::function<void()> NetworkPasses::pass(const BenchSetting& setting) const {
 
 std::function<void()> NetworkPasses::inference(const BenchSetting& setting,
                                                const at::Tensor& images) const {
-  // The packed weights of 16 bits are for the CPU.
-  const bool autocasts = setting.precision == "bf16" && !state_->device.is_cpu();
   std::shared_ptr<Model>& form = state_->forms[setting.precision];
   if (!form) {
     state_->model->eval();
-    form = prepare_for_inference(state_->model,
-                                 precision_named(autocasts ? "fp32" : setting.precision));
+    form = prepare_for_inference(state_->model, precision_named(setting.precision));
   }
   // Not InferenceMode, under which nothing could take the place of an operator.
-  return [=, form = form, type = state_->device.type()] {
+  return [images, form = form] {
     const at::NoGradGuard no_grad;
-    const Autocast autocast(autocasts, type);
     form->forward(images);
   };
 }
@@ -153,18 +149,18 @@ std::function<void()> NetworkPasses::training_step(const BenchSetting& setting,
           ? at::randint(classes, {setting.batch}, at::kLong).to(state->device)
           : at::randint(std::min<int64_t>(classes, 255), {setting.batch, height, width}, at::kByte)
                 .to(state->device);
-  return [=,
-          bf16 = setting.precision == "bf16",
-          last = images.contiguous(at::MemoryFormat::ChannelsLast)] {
+  const auto pass = std::make_shared<TrainingPass>(
+      state->model,
+      *state->parameters,
+      [classifies](const at::Tensor& output, const Batch& batch) {
+        return classifies ? at::cross_entropy_loss(output, batch.target)
+                          : cross_entropy_dice(output, batch.target).total;
+      },
+      setting.precision == "bf16",
+      graph_stream_of(state->device));
+  return [state, pass, batch = Batch{images.contiguous(at::MemoryFormat::ChannelsLast), truth}] {
     state->parameters->gradients.zero_();
-    at::Tensor loss;
-    {
-      const Autocast autocast(bf16, state->device.type());
-      const at::Tensor output = state->model->forward(last);
-      loss = classifies ? at::cross_entropy_loss(output, truth)
-                        : cross_entropy_dice(output, truth).total;
-    }
-    loss.backward();
+    (*pass)(batch);
     state->optimizer->step(*state->parameters, 1e-4, 1);
   };
 }

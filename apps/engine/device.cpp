@@ -6,7 +6,6 @@
 #include <vector>
 
 #include <ATen/Context.h>
-#include <ATen/autocast_mode.h>
 
 #include "kernels/cuda_loader.h"
 #include "kernels/device_check.h"
@@ -39,18 +38,6 @@ int64_t choose_batch_threads(int64_t asked, at::Device device) {
   const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
   return device.is_cuda() ? std::clamp<int64_t>(cores - 1, 1, 12)
                           : std::clamp<int64_t>(cores / 4, 1, 4);
-}
-
-Autocast::Autocast(bool on, at::DeviceType device) : on_(on), device_(device) {
-  if (!on_) return;
-  at::autocast::set_autocast_dtype(device_, at::kBFloat16);
-  at::autocast::set_autocast_enabled(device_, true);
-}
-
-Autocast::~Autocast() {
-  if (!on_) return;
-  at::autocast::set_autocast_enabled(device_, false);
-  at::autocast::clear_cache();
 }
 
 }  // namespace vireo

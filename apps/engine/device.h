@@ -18,17 +18,4 @@ at::Device choose_device(const std::string& device);
 /// suits the machine.
 int64_t choose_batch_threads(int64_t asked, at::Device device);
 
-/// While it lives, operators for which that is known to be safe run in bfloat16, if `on`.
-class Autocast {
- public:
-  Autocast(bool on, at::DeviceType device);
-  ~Autocast();
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-
- private:
-  bool on_;
-  at::DeviceType device_;
-};
-
 }  // namespace vireo

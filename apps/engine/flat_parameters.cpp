@@ -1,6 +1,7 @@
 #include "apps/engine/flat_parameters.h"
 
 #include <cmath>
+#include <tuple>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -63,6 +64,12 @@ FlatParameters::FlatParameters(Model& model) {
     }
 }
 
+std::vector<at::Tensor> FlatParameters::changed_by_passes() const {
+  std::vector<at::Tensor> changed{gradients, buffers};
+  for (const auto& [name, tensor] : others_) changed.push_back(tensor);
+  return changed;
+}
+
 std::vector<std::string> FlatParameters::trained_names() const {
   std::vector<std::string> names;
   for (const Place& place : places_)
@@ -99,7 +106,38 @@ AdamW::AdamW(const FlatParameters& parameters, const Settings& settings)
       second_moment(at::zeros_like(parameters.values)),
       settings_(settings) {}
 
+void AdamW::step_fused(FlatParameters& parameters, double learning_rate, double gradient_scale) {
+  const at::NoGradGuard no_grad;
+  ++steps;
+  const auto scalar = [&](double x) { return at::full({}, x, parameters.values.options()); };
+  const at::Tensor step = scalar(static_cast<double>(steps)), divisor = scalar(1 / gradient_scale);
+  const int64_t count = parameters.values.numel(), decayed = parameters.decayed;
+  for (const auto& [first, size, decay] :
+       {std::tuple(int64_t{0}, decayed, settings_.weight_decay), {decayed, count - decayed, 0.0}}) {
+    if (size == 0) continue;
+    const auto part = [first = first, size = size](const at::Tensor& whole) {
+      return std::vector<at::Tensor>{whole.narrow(0, first, size)};
+    };
+    at::_fused_adamw_(part(parameters.values),
+                      part(parameters.gradients),
+                      part(first_moment),
+                      part(second_moment),
+                      {},
+                      {step},
+                      learning_rate,
+                      settings_.beta1,
+                      settings_.beta2,
+                      decay,
+                      settings_.epsilon,
+                      /*amsgrad=*/false,
+                      /*maximize=*/false,
+                      divisor);
+  }
+}
+
 void AdamW::step(FlatParameters& parameters, double learning_rate, double gradient_scale) {
+  if (!parameters.values.is_cpu() && !parameters.rates.defined())
+    return step_fused(parameters, learning_rate, gradient_scale);
   const at::NoGradGuard no_grad;
   ++steps;
   const double n = static_cast<double>(steps);
@@ -110,17 +148,11 @@ void AdamW::step(FlatParameters& parameters, double learning_rate, double gradie
   if (!parameters.values.is_cpu()) {
     const at::Tensor gradient = parameters.gradients * gradient_scale;
     at::Tensor decayed = parameters.values.narrow(0, 0, parameters.decayed);
-    if (parameters.rates.defined())
-      decayed.mul_(1 - parameters.rates.narrow(0, 0, parameters.decayed) * (1 - keep));
-    else
-      decayed.mul_(keep);
+    decayed.mul_(1 - parameters.rates.narrow(0, 0, parameters.decayed) * (1 - keep));
     first_moment.lerp_(gradient, 1 - settings_.beta1);
     second_moment.mul_(settings_.beta2).addcmul_(gradient, gradient, 1 - settings_.beta2);
     const at::Tensor scale = second_moment.sqrt().mul_(root_correction).add_(settings_.epsilon);
-    if (parameters.rates.defined())
-      parameters.values.addcdiv_(first_moment * parameters.rates, scale, -rate);
-    else
-      parameters.values.addcdiv_(first_moment, scale, -rate);
+    parameters.values.addcdiv_(first_moment * parameters.rates, scale, -rate);
     return;
   }
 

@@ -27,6 +27,9 @@ class FlatParameters {
   /// Factors of the learning rate, float32 [n]; undefined: 1 for all.
   at::Tensor rates;
 
+  /// What a pass forward and backward changes: the gradients, and statistics of all kinds.
+  std::vector<at::Tensor> changed_by_passes() const;
+
   /// Names of what is trained, in the order of `values`.
   std::vector<std::string> trained_names() const;
   /// Sets `rates` from a factor for each name.
@@ -62,6 +65,9 @@ class AdamW {
 
   /// One step; gradients are multiplied by `gradient_scale` first (clipping, accumulation).
   void step(FlatParameters& parameters, double learning_rate, double gradient_scale);
+  /// The same in one kernel of LibTorch's, which `step` takes on a GPU; for parameters without
+  /// `rates`.
+  void step_fused(FlatParameters& parameters, double learning_rate, double gradient_scale);
 
   at::Tensor first_moment, second_moment;  ///< float32 [n]
   int64_t steps = 0;

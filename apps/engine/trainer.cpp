@@ -14,10 +14,12 @@
 #include "apps/engine/device.h"
 #include "apps/engine/folder_lock.h"
 #include "apps/engine/layer_decay.h"
+#include "apps/engine/training_pass.h"
 #include "apps/engine/training_state.h"
 #include "datasets/random.h"
 #include "models/weights/state_dict.h"
 #include "vision/core/atomic_file.h"
+#include "vision/core/autocast.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
 #include "vision/core/log.h"
@@ -60,6 +62,14 @@ class Trainer {
         optimizer_(parameters_, config.optimizer),
         average_(parameters_, config.ema_decay),
         good_buffers_(parameters_.buffers.clone()),
+        pass_(
+            model,
+            parameters_,
+            [&](const at::Tensor& output, const Batch& batch) {
+              return task_.loss(output, batch) / static_cast<double>(config_.accumulate);
+            },
+            config.autocast == "bf16",
+            graph_stream_of(device_)),
         steps_per_epoch_(std::max<int64_t>(
             1, (task.batches_per_epoch() + config.accumulate - 1) / config.accumulate)) {}
 
@@ -212,18 +222,13 @@ class Trainer {
     parameters_.gradients.zero_();
     at::Tensor total;
     for (int64_t i = 0; i < config_.accumulate; ++i) {
-      const Batch batch = on_device(batches.next());
-      at::Tensor loss;
-      {
-        const Autocast autocast(config_.autocast == "bf16", device_.type());
-        loss = task_.loss(model_->forward(batch.image), batch) /
-               static_cast<double>(config_.accumulate);
-      }
-      loss.backward();
-      total = total.defined() ? total + loss.detach() : loss.detach();
+      const at::Tensor loss = pass_(on_device(batches.next()));
+      total = total.defined() ? total + loss : loss;
     }
-    const double loss = total.item<double>();
-    const double norm = parameters_.gradients.norm().item<double>();
+    // Read back together: each waits for the device.
+    const at::Tensor numbers =
+        at::stack({total.to(at::kDouble), parameters_.gradients.norm().to(at::kDouble)}).cpu();
+    const double loss = numbers[0].item<double>(), norm = numbers[1].item<double>();
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
       // The forward pass may have spoilt the batch statistics.
       parameters_.buffers.copy_(good_buffers_);
@@ -385,6 +390,7 @@ class Trainer {
   AdamW optimizer_;
   WeightAverage average_;
   at::Tensor good_buffers_;
+  TrainingPass pass_;
   int64_t steps_per_epoch_;
 
   TrainingState state_;

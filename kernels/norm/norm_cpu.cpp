@@ -18,7 +18,7 @@ using norm_rows::kTile;
 constexpr int64_t kRowsPerBlock = 64;
 constexpr int64_t kTilesPerBlock = 4;
 // Elements that are worth a thread.
-constexpr int64_t kGrain = 8192;
+constexpr int64_t kNormGrain = 8192;
 
 const norm_rows::Functions& norm_functions(at::ScalarType type) {
   static const auto& table = table_in_use(norm_rows::portable, norm_rows::avx2, norm_rows::avx512);
@@ -85,9 +85,10 @@ at::Tensor sum_blocks(int64_t blocks,
 void forward_tokens(const norm_rows::Job& job, const at::Tensor& y) {
   const int64_t rows = y.numel() / job.channels;
   const auto& functions = norm_functions(y.scalar_type());
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / job.channels), [&](int64_t a, int64_t b) {
-    functions.forward(job, a, b);
-  });
+  at::parallel_for(
+      0, rows, std::max<int64_t>(1, kNormGrain / job.channels), [&](int64_t a, int64_t b) {
+        functions.forward(job, a, b);
+      });
 }
 
 /// [2,C]: gradients of weight and bias.
@@ -205,9 +206,10 @@ GateGradients gate_backward_cpu(const at::Tensor& r_in,
   }
   const auto& functions = norm_functions(y.scalar_type());
   const int64_t rows = y.numel() / job.channels;
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / job.channels), [&](int64_t a, int64_t b) {
-    functions.backward(job, a, b, nullptr, nullptr);
-  });
+  at::parallel_for(
+      0, rows, std::max<int64_t>(1, kNormGrain / job.channels), [&](int64_t a, int64_t b) {
+        functions.backward(job, a, b, nullptr, nullptr);
+      });
   return {gr, gy, none, none};
 }
 

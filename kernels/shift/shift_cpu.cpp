@@ -16,7 +16,7 @@ namespace {
 // Tokens per block of partial sums: fixed, so that sums do not depend on the number of threads.
 constexpr int64_t kBlock = 64;
 // Elements that are worth a thread.
-constexpr int64_t kGrain = 16384;
+constexpr int64_t kShiftGrain = 16384;
 
 const shift_rows::Functions& shift_functions(at::ScalarType type) {
   static const auto& table =
@@ -42,7 +42,7 @@ at::Tensor q_shift_cpu(const at::Tensor& x_in,
   const char* from = static_cast<const char*>(x.const_data_ptr());
   char* to = static_cast<char*>(y.mutable_data_ptr());
   if (y.numel() == 0) return y;
-  const int64_t grain = std::max<int64_t>(1, kGrain / x.size(2));
+  const int64_t grain = std::max<int64_t>(1, kShiftGrain / x.size(2));
   at::parallel_for(0, x.size(0) * tokens, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t t = i % tokens, image = i - t;
@@ -80,7 +80,7 @@ std::vector<at::Tensor> q_shift_mix_cpu(const at::Tensor& x_in,
   const ShiftMixJob plan(x, mixes, height, width, shift);
   const shift_rows::Functions& rows = shift_functions(x.scalar_type());
   const int64_t tokens = x.size(1), image_bytes = tokens * x.size(2) * x.element_size();
-  const int64_t grain = std::max<int64_t>(1, kGrain / x.size(2));
+  const int64_t grain = std::max<int64_t>(1, kShiftGrain / x.size(2));
   at::parallel_for(0, x.size(0) * tokens, grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t b = begin / tokens, first = begin % tokens;

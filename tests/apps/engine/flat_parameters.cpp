@@ -87,6 +87,24 @@ TEST(AdamW, ScalingTheGradientIsClippingIt) {
   EXPECT_TRUE(flat_a.values.equal(flat_b.values));
 }
 
+TEST(AdamW, TakesTheSameStepsFused) {
+  test::TinyModel a(1, 3), b(1, 3);
+  load_state(b, state_of(a), "a");
+  FlatParameters flat_a(a), flat_b(b);
+  const AdamW::Settings settings{0.9, 0.99, 1e-8, 0.1};
+  AdamW optimizer_a(flat_a, settings), optimizer_b(flat_b, settings);
+  for (int i = 0; i < 5; ++i) {
+    const at::Tensor gradient = at::randn_like(flat_a.gradients);
+    flat_a.gradients.copy_(gradient);
+    flat_b.gradients.copy_(gradient);
+    optimizer_a.step(flat_a, 1e-2, 0.25);
+    optimizer_b.step_fused(flat_b, 1e-2, 0.25);
+  }
+  EXPECT_TRUE(at::allclose(flat_a.values, flat_b.values, 1e-5, 1e-7));
+  EXPECT_TRUE(at::allclose(optimizer_a.second_moment, optimizer_b.second_moment, 1e-5, 1e-9));
+  EXPECT_EQ(optimizer_a.steps, optimizer_b.steps);
+}
+
 TEST(WeightAverage, FollowsItsFormula) {
   test::TinyModel model(1, 3);
   FlatParameters flat(model);
