@@ -237,7 +237,8 @@ size_t bytes_at_hand(const fs::path& path) {
 }
 
 // What MetaIO takes as its header has it: a number of dimensions beyond its own ten keeps it busy
-// for seconds, and a compressed .mha that is cut off passes for whole.
+// for seconds, a compressed .mha that is cut off passes for whole, and of a file of voxels that is
+// not there it takes the length to be -1.
 void check_meta_header(const fs::path& path) {
   const std::string extension = image_extension(path);
   if (extension != ".mha" && extension != ".mhd") return;
@@ -260,6 +261,15 @@ void check_meta_header(const fs::path& path) {
       throw DataError(path,
                       "its header names the files of its voxels by a pattern, which is not read; "
                       "convert it to a single file");
+    std::string file = line.substr(separator + 1);
+    file.erase(0, file.find_first_not_of(" \t"));
+    file.erase(file.find_last_not_of(" \t\r") + 1);
+    const bool elsewhere = !file.starts_with("LOCAL") && !file.starts_with("Local") &&
+                           !file.starts_with("local") && !file.starts_with("LIST");
+    if (elsewhere && !fs::is_regular_file(path.parent_path() / file.c_str()))
+      throw DataError(path,
+                      "its voxels are said to be in \"" + std::string(file.c_str()) +
+                          "\" (ElementDataFile), which is not there");
     const auto held = static_cast<int64_t>(fs::file_size(path)) - in.tellg();
     if (extension == ".mha" && compressed >= 0 && held < compressed)
       throw DataError(path,

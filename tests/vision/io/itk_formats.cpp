@@ -157,6 +157,10 @@ TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {
       << "ObjectType = Image\nNDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\n"
          "ElementDataFile = slice%d.raw 1 2 0\n";
   EXPECT_THAT(refusal(folder / "pattern.mhd"), HasSubstr("by a pattern, which is not read"));
+  std::ofstream(folder / "gone.mha", std::ios::binary)
+      << "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\n"
+         "DimSize = 5 4 2\nElementType = MET_UCHAR\nElementDataFile = gone.zraw\n";
+  EXPECT_THAT(refusal(folder / "gone.mha"), HasSubstr("in \"gone.zraw\" (ElementDataFile)"));
 }
 
 }  // namespace
