@@ -56,7 +56,7 @@ MemoryPlan plan_memory(const std::vector<TrainedModel>& models,
   estimate.program = program_bytes;
   estimate.image = image.held;
   estimate.reading = image.reading + kSlack;
-  const int64_t most = inference.batch > 0 ? inference.batch : inference.memory_bytes / per_slice;
+  const int64_t most = slices_at_once(inference, per_slice, prepared[1], prepared[2]);
   const int64_t spare = allowed_bytes - program_bytes - image.held - voxels - around;
   plan.batch = std::clamp<int64_t>(std::min(most, spare / per_slice), 1, prepared[0]);
   estimate.network = voxels + around + plan.batch * per_slice;

@@ -186,13 +186,22 @@ int64_t slice_memory_bytes(const std::vector<TrainedModel>& models, int64_t heig
   return activations + probabilities + input;
 }
 
+int64_t slices_at_once(const InferenceOptions& options,
+                       int64_t bytes_per_slice,
+                       int64_t height,
+                       int64_t width) {
+  constexpr int64_t kMostPixels = int64_t{1} << 22;
+  if (options.batch > 0) return options.batch;
+  return std::min(options.memory_bytes / bytes_per_slice,
+                  std::max<int64_t>(1, kMostPixels / std::max<int64_t>(1, height * width)));
+}
+
 int64_t batch_size(const std::vector<TrainedModel>& models,
                    const std::array<int64_t, 3>& size,
                    const InferenceOptions& options) {
   const int64_t slices = size[0];
-  const int64_t fitting = options.batch > 0
-                              ? options.batch
-                              : options.memory_bytes / slice_memory_bytes(models, size[1], size[2]);
+  const int64_t fitting =
+      slices_at_once(options, slice_memory_bytes(models, size[1], size[2]), size[1], size[2]);
   return std::clamp<int64_t>(fitting, 1, std::max<int64_t>(slices, 1));
 }
 

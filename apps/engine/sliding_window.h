@@ -20,7 +20,8 @@ struct InferenceOptions {
   std::optional<bool> mirroring;
   /// Share of a window that neighbouring windows have in common, in [0, 0.95].
   double overlap = 0.5;
-  /// Slices that go through a network together; 0: as many as `memory_bytes` allows.
+  /// Slices that go through a network together; 0: as many as `memory_bytes` allows, and no more
+  /// than let progress and a wish to stop be seen (2^22 pixels).
   int64_t batch = 0;
   /// Working memory that a batch may take (activations and probabilities), as estimated by
   /// slice_memory_bytes(). At least one slice is always processed.
@@ -66,6 +67,12 @@ at::Tensor predict_labels(const std::vector<TrainedModel>& models,
 
 /// Estimated working memory of one slice [H, W] in a batch, in bytes.
 int64_t slice_memory_bytes(const std::vector<TrainedModel>& models, int64_t height, int64_t width);
+
+/// What `options` ask for: slices [H, W] of `bytes_per_slice` each at once; may be 0.
+int64_t slices_at_once(const InferenceOptions& options,
+                       int64_t bytes_per_slice,
+                       int64_t height,
+                       int64_t width);
 
 /// Slices per batch that `options` and slice_memory_bytes() lead to for an image of `size` (slices,
 /// height, width), 1..slices.

@@ -236,6 +236,16 @@ TEST(BatchSize, FollowsTheMemoryBound) {
   EXPECT_EQ(batch_size(models, size, options), 3);
 }
 
+TEST(BatchSize, LetsProgressBeSeenWhereMemoryIsPlentiful) {
+  const std::vector<TrainedModel> models{test::threshold_model(0.5)};
+  InferenceOptions options;
+  options.memory_bytes = int64_t{1} << 50;
+  EXPECT_EQ(batch_size(models, {1000, 512, 512}, options), 16);
+  EXPECT_EQ(batch_size(models, {1000, 8192, 8192}, options), 1);
+  options.batch = 40;
+  EXPECT_EQ(batch_size(models, {1000, 512, 512}, options), 40);
+}
+
 TEST(Refusals, SayWhatDoesNotFit) {
   const auto message = [](const std::vector<TrainedModel>& models, const at::Tensor& image) {
     try {
