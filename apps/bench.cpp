@@ -14,6 +14,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
 #ifdef VIREO_WITH_IO
@@ -51,7 +52,7 @@ struct BenchArguments {
 
 void keep_report(const nlohmann::ordered_json& report, const std::string& output) {
   if (output.empty()) return;
-  write_text_atomically(output, report.dump(2) + "\n");
+  write_text_atomically(output, json_document(report));
   log_info("numbers as JSON: " + output);
 }
 

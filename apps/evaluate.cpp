@@ -19,6 +19,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
 #include "vision/io/image_file.h"
@@ -234,7 +235,7 @@ void run(const EvaluationRequest& request) {
       to_html(summary,
               {"Segmentation scores", request.predictions.string(), request.truths.string()},
               pictures));
-  write_text_atomically(output / "summary.json", to_summary_json(summary).dump(2) + "\n");
+  write_text_atomically(output / "summary.json", json_document(to_summary_json(summary)));
   std::cout << to_table(summary) << "summary.json, results.csv, report.html in "
             << (output.empty() ? fs::path(".") : output).string() << "\n";
 }

@@ -20,6 +20,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
 #include "vision/image/orientation.h"
@@ -141,7 +142,7 @@ void evaluate_cases(const CaseEvaluation& request) {
       to_html(summary,
               {"Segmentation scores", request.checkpoint.string(), source.folder.string()},
               {}));
-  write_text_atomically(request.output / "summary.json", to_summary_json(summary).dump(2) + "\n");
+  write_text_atomically(request.output / "summary.json", json_document(to_summary_json(summary)));
   std::cout << to_table(summary) << "summary.json, results.csv, report.html in "
             << request.output.string() << "\n";
 }

@@ -10,6 +10,7 @@
 #include "apps/verbs.h"
 #include "models/registry.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/io/dicom/dicom_file.h"
 #include "vision/io/image_file.h"
@@ -86,10 +87,7 @@ void add_info(CLI::App& app) {
   verb->footer(kInfoFooter);
   verb->callback([arguments] {
     const Description description = describe(*arguments);
-    // Names of files and attributes may hold bytes that are no UTF-8.
-    const auto replace = Description::error_handler_t::replace;
-    std::cout << (arguments->json ? description.dump(2, ' ', false, replace) + "\n"
-                                  : text_of(description));
+    std::cout << (arguments->json ? json_document(description) : text_of(description));
   });
 }
 

@@ -16,6 +16,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
 #include "vision/io/canvas.h"
@@ -109,7 +110,7 @@ void make_all(const PhantomRequest& request) {
   progress.finish();
   tile(previews, 2, 6, {0, 0, 0}).write_png(request.folder / "preview.png");
   // Last, so that a folder with a dataset.json is complete.
-  write_text_atomically(request.folder / "dataset.json", description(request).dump(2) + "\n");
+  write_text_atomically(request.folder / "dataset.json", json_document(description(request)));
 }
 
 void run(PhantomRequest request) {

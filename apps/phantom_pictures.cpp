@@ -10,6 +10,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/parallel_tasks.h"
 #include "vision/core/progress.h"
@@ -108,7 +109,7 @@ void make_phantom_pictures(const PicturePhantom& request) {
   for (const std::string& line : lines) table += line;
   write_text_atomically(request.folder / "labels.csv", table);
   // Last, so that a folder with a phantom.json is complete.
-  write_text_atomically(request.folder / "phantom.json", description_of(request).dump(2) + "\n");
+  write_text_atomically(request.folder / "phantom.json", json_document(description_of(request)));
   std::cout << said;
 }
 

@@ -13,6 +13,7 @@
 #include "kernels/process_memory.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 
 namespace vireo {
 namespace {
@@ -124,7 +125,7 @@ void score_pictures(const PictureScoring& request,
   write_text_atomically(output / "results.csv", results_csv(results));
   write_text_atomically(output / "report.html",
                         to_html(results, wrong_pictures(results, set, items)));
-  write_text_atomically(output / "results.json", results_json(results).dump(2) + "\n");
+  write_text_atomically(output / "results.json", json_document(results_json(results)));
   std::cout << results_table(results)
             << "results.json, results.csv, predictions.csv, report.html in " << output.string()
             << "\n";

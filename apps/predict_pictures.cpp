@@ -14,6 +14,7 @@
 #include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/parallel_tasks.h"
 #include "vision/io/canvas.h"
@@ -187,17 +188,16 @@ void predict_pictures(const PicturePrediction& request) {
   if (!previews.empty()) tile(previews, 3, 12).write_png(request.output / "preview.png");
   write_text_atomically(request.output / "predictions.csv",
                         predictions_csv(names, set.class_names, samples));
-  write_text_atomically(request.output / "predictions.json",
-                        ordered_json{{"model", classifier.model_name},
-                                     {"temperature", request.temperature},
-                                     {"precision", name_of(request.precision)},
-                                     {"multi_label", classifier.multi_label},
-                                     {"pictures", list},
-                                     {"problems", problems},
-                                     {"seconds", seconds},
-                                     {"peak_memory_mib", peak_memory_bytes() >> 20}}
-                                .dump(2) +
-                            "\n");
+  write_text_atomically(
+      request.output / "predictions.json",
+      json_document(ordered_json{{"model", classifier.model_name},
+                                 {"temperature", request.temperature},
+                                 {"precision", name_of(request.precision)},
+                                 {"multi_label", classifier.multi_label},
+                                 {"pictures", list},
+                                 {"problems", problems},
+                                 {"seconds", seconds},
+                                 {"peak_memory_mib", peak_memory_bytes() >> 20}}));
   std::cout << items.size() << " picture(s) classified into " << request.output.string() << "\n";
   if (problems.empty()) return;
   std::string message = std::to_string(problems.size()) + " picture(s) failed:";

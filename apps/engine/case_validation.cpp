@@ -7,6 +7,7 @@
 #include "models/inference.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/progress.h"
 
 namespace vireo {
@@ -42,7 +43,7 @@ Summary validate_cases(const std::filesystem::path& checkpoint,
   }
   bar.finish();
   const Summary summary = summarize(std::move(scores), classes);
-  write_text_atomically(folder / "summary.json", to_summary_json(summary).dump(2) + "\n");
+  write_text_atomically(folder / "summary.json", json_document(to_summary_json(summary)));
   return summary;
 }
 

@@ -21,6 +21,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/interrupt.h"
+#include "vision/core/json_text.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
 #include "vision/core/sha256.h"
@@ -311,7 +312,7 @@ class Prediction {
     if (options_.labels_json) {
       record.also.push_back(input.name + ".labels.json");
       write_text_atomically(options_.output / record.also.back(),
-                            label_table(preparation_.labels).dump(2) + "\n");
+                            json_document(label_table(preparation_.labels)));
     }
     if (options_.probabilities) record.also.push_back(input.name + kProbabilityEnding);
     record.output = output.filename().string();

@@ -71,11 +71,6 @@ CaseRecord case_from_json(const nlohmann::json& json) {
   return one;
 }
 
-// Names of files may be of any bytes: those that are no UTF-8 are replaced.
-std::string written(const Json& json) {
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
 bool equal(const std::vector<FileHash>& a, const std::vector<FileHash>& b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i)
@@ -233,8 +228,8 @@ void PredictionRecord::save(bool now) {
   manifest["warnings"] = warnings_;
   manifest["cases"] = std::move(cases);
   // The statistics first: a manifest never names a case that they lack.
-  write_text_atomically(folder_ / "statistics.json", written(statistics));
-  write_text_atomically(folder_ / "manifest.json", written(manifest));
+  write_text_atomically(folder_ / "statistics.json", json_document(statistics));
+  write_text_atomically(folder_ / "manifest.json", json_document(manifest));
   last_saved_ = now_seconds();
 }
 

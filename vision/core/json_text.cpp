@@ -50,6 +50,11 @@ Json parsed(std::string_view text, const std::filesystem::path& source) {
   }
 }
 
+template <typename Json>
+std::string document(const Json& value) {
+  return value.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 }  // namespace
 
 nlohmann::json parse_json(std::string_view text, const std::filesystem::path& source) {
@@ -59,6 +64,14 @@ nlohmann::json parse_json(std::string_view text, const std::filesystem::path& so
 nlohmann::ordered_json parse_ordered_json(std::string_view text,
                                           const std::filesystem::path& source) {
   return parsed<nlohmann::ordered_json>(text, source);
+}
+
+std::string json_document(const nlohmann::json& value) {
+  return document(value);
+}
+
+std::string json_document(const nlohmann::ordered_json& value) {
+  return document(value);
 }
 
 std::string json_text(const nlohmann::json& value, const std::string& field) {

@@ -40,6 +40,16 @@ TEST(JsonText, TakesWholeNumbersAlone) {
     EXPECT_THROW(whole(text), nlohmann::json::type_error) << text;
 }
 
+TEST(JsonText, WritesTextsThatAreNoUtf8WithTheirBytesReplaced) {
+  const nlohmann::ordered_json value{{"file",
+                                      "Sch\xe4"
+                                      "del.nii"}};
+  EXPECT_EQ(json_document(value),
+            "{\n  \"file\": \"Sch\ufffd"
+            "del.nii\"\n}\n");
+  EXPECT_EQ(json_document(nlohmann::json(value)), json_document(value));
+}
+
 TEST(JsonText, GivesNoTextWhereThereIsNone) {
   const auto object = parse_json(R"({"name": "liver", "version": 3})", "a.json");
   EXPECT_EQ(json_text(object, "name"), "liver");

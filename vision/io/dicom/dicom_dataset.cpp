@@ -11,6 +11,7 @@
 #include <dcmtk/dcmdata/dctk.h>
 
 #include "vision/core/error.h"
+#include "vision/core/utf8.h"
 #include "vision/io/dicom/dicom_deflated.h"
 #include "vision/io/dicom/dicom_file.h"
 
@@ -38,37 +39,6 @@ std::vector<double> numbers_of(DcmItem& item, const DcmTagKey& tag, bool& malfor
   }
   if (!whole || malformed) values.clear();
   return values;
-}
-
-// The bytes of one character that starts at `at`; 0: it is none.
-size_t utf8_length(const std::string& text, size_t at) {
-  const auto byte = [&](size_t i) {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-  };
-  const unsigned first = byte(at);
-  if (first < 0x80) return 1;
-  const size_t length = first >= 0xc2 && first < 0xe0   ? 2
-                        : first >= 0xe0 && first < 0xf0 ? 3
-                        : first >= 0xf0 && first < 0xf5 ? 4
-                                                        : 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((byte(at + i) & 0xc0) != 0x80) return 0;
-  // Longer than needed, half of a pair, or beyond the last character.
-  const unsigned second = byte(at + 1);
-  if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
-      (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f))
-    return 0;
-  return length;
-}
-
-std::string valid_utf8(const std::string& text) {
-  std::string valid;
-  for (size_t at = 0; at < text.size();) {
-    const size_t length = utf8_length(text, at);
-    valid += length == 0 ? "\xef\xbf\xbd" : text.substr(at, length);
-    at += std::max<size_t>(1, length);
-  }
-  return valid;
 }
 
 }  // namespace

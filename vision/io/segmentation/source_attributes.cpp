@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "vision/core/log.h"
+#include "vision/core/utf8.h"
 #include "vision/io/segmentation/dicom_output.h"
 
 namespace vireo {
@@ -30,17 +31,6 @@ bool holds_escape(const std::string& text) {
 
 bool continues_character(char c) {
   return (static_cast<unsigned char>(c) >> 6) == 2;
-}
-
-bool is_utf8(const std::string& text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i++]);
-    if (lead < 0x80) continue;
-    if (lead < 0xc2 || lead > 0xf4) return false;
-    for (int rest = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3; rest > 0; --rest, ++i)
-      if (i == text.size() || !continues_character(text[i])) return false;
-  }
-  return true;
 }
 
 // Some letters with diacritics among more without: "M\xfcller". In another script's character set
