@@ -18,7 +18,7 @@
 #include "vision/core/interrupt.h"
 #include "vision/core/log.h"
 #include "vision/core/progress.h"
-#include "vision/io/dicom/dicom_file.h"
+#include "vision/io/dicom/dicom_folder.h"
 
 namespace vireo {
 namespace {

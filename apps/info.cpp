@@ -12,7 +12,7 @@
 #include "vision/core/error.h"
 #include "vision/core/json_text.h"
 #include "vision/core/log.h"
-#include "vision/io/dicom/dicom_file.h"
+#include "vision/io/dicom/dicom_folder.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {

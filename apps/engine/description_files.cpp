@@ -9,7 +9,8 @@
 #include "vision/core/error.h"
 #include "vision/core/json_text.h"
 #include "vision/core/safetensors.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_folder.h"
+#include "vision/io/dicom/dicom_scan.h"
 #include "vision/io/image_file.h"
 #include "vision/io/nifti_file.h"
 

@@ -8,6 +8,8 @@
 
 #include "vision/core/error.h"
 #include "vision/core/log.h"
+#include "vision/io/dicom/dicom_folder.h"
+#include "vision/io/dicom/dicom_scan.h"
 
 namespace vireo {
 namespace {

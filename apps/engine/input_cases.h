@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "vision/image/volume.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_volume.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {
@@ -25,7 +25,7 @@ struct InputCases {
 
 /// Finds the cases of a file, or of a folder: its own image files (not those of folders below), and
 /// the DICOM series in it and in folders below, each a case named after its folder. Pictures beside
-/// DICOM series are left out, with a warning.
+/// DICOM series, and masks beside their pictures (X_mask.png), are left out, with a warning.
 ///
 /// Names as nnU-Net's: CASE_0000, CASE_0001, ... are the channels of CASE, as many as the model
 /// takes (`channel_count`). A file whose name has no such ending, or no CASE_0000 beside it when

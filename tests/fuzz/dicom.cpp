@@ -1,5 +1,7 @@
 #include "tests/fuzz/fuzz.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_folder.h"
+#include "vision/io/dicom/dicom_scan.h"
+#include "vision/io/dicom/dicom_volume.h"
 
 void vireo::fuzz::one_input(std::string_view bytes) {
   const auto path = write_bytes("a.dcm", bytes);

@@ -1,15 +1,19 @@
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
 #include <dcmtk/config/osconfig.h>
 #include <dcmtk/dcmdata/dctk.h>
 
+#include "vision/core/error.h"
 #include "vision/image/geometry.h"
+#include "vision/io/dicom/dicom_volume.h"
 
 // DICOM files made by the tests.
 namespace vireo::test {
@@ -109,6 +113,51 @@ inline std::vector<MadeSlice> slices_of(const Geometry& grid, int16_t first_valu
     slices.push_back(slice);
   }
   return slices;
+}
+
+/// A small stack of unequal sizes and steps.
+inline Geometry plain_grid() {
+  Geometry grid;
+  grid.size_zyx = {5, 4, 6};
+  grid.spacing_mm_zyx = {2.5, 0.75, 1.25};
+  grid.origin_lps_mm = {-10.5, 20.25, 30.125};
+  return grid;
+}
+
+/// Written under names that say nothing, with instance numbers that mislead.
+inline void write_shuffled(const std::filesystem::path& folder, std::vector<MadeSlice> slices) {
+  std::mt19937 random(7);
+  std::shuffle(slices.begin(), slices.end(), random);
+  for (size_t i = 0; i < slices.size(); ++i) {
+    slices[i].instance = static_cast<int>(i) + 1;
+    write_slice(folder / ("IM" + std::to_string(random() % 100000)), slices[i]);
+  }
+}
+
+/// Why a series is no volume; empty: it is one.
+inline std::string refusal(const DicomSeries& series, const DicomAllowances& allowed = {}) {
+  try {
+    read_dicom_series(series, allowed);
+  } catch (const DataError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// Makes a data set one of `samples` 8-bit values a pixel, all 7.
+inline void put_octets(DcmItem& item, int samples, int rows, int columns) {
+  const std::vector<Uint8> pixels(static_cast<size_t>(samples * rows * columns) + 1, 7);
+  const auto number = [&](const DcmTagKey& tag, int value) {
+    item.putAndInsertUint16(tag, static_cast<Uint16>(value));
+  };
+  number(DCM_SamplesPerPixel, samples);
+  number(DCM_Rows, rows);
+  number(DCM_Columns, columns);
+  number(DCM_BitsAllocated, 8);
+  number(DCM_BitsStored, 8);
+  number(DCM_HighBit, 7);
+  number(DCM_PixelRepresentation, 0);
+  item.putAndInsertUint8Array(DCM_PixelData, pixels.data(), pixels.size() / 2 * 2);
 }
 
 }  // namespace vireo::test

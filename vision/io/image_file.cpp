@@ -7,7 +7,9 @@
 
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_folder.h"
+#include "vision/io/dicom/dicom_scan.h"
+#include "vision/io/dicom/dicom_volume.h"
 #include "vision/io/itk_file.h"
 #include "vision/io/nifti_file.h"
 #include "vision/io/picture_file.h"

@@ -6,7 +6,8 @@
 
 #include "tests/support/made_dicom.h"
 #include "tests/support/test_data.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_scan.h"
+#include "vision/io/dicom/dicom_volume.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {

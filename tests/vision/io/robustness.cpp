@@ -21,7 +21,8 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/core/sha256.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_scan.h"
+#include "vision/io/dicom/dicom_volume.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {

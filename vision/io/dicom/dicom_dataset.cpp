@@ -13,7 +13,7 @@
 #include "vision/core/error.h"
 #include "vision/core/utf8.h"
 #include "vision/io/dicom/dicom_deflated.h"
-#include "vision/io/dicom/dicom_file.h"
+#include "vision/io/dicom/dicom_folder.h"
 
 namespace vireo {
 namespace {

@@ -76,23 +76,6 @@ struct DicomFile {
   int channels() const { return photometric == "PALETTE COLOR" || samples >= 3 ? 3 : 1; }
 };
 
-/// Whether a file starts as DICOM does: with the prefix DICM behind 128 bytes, or (files written
-/// without it) with a data element of group 0002 or 0008.
-bool is_dicom(const std::filesystem::path& path);
-
-/// A file that is not used, and why.
-struct LeftOutFile {
-  std::filesystem::path path;
-  std::string reason;
-};
-
-/// The DICOM files of a folder and of all below it, sorted: neither hidden ones nor DICOMDIR, and
-/// none in linked folders. A file is its own, whatever it holds. `left_out` takes what cannot be
-/// opened, links that are not followed, and files that are named or lie as DICOM does but hold
-/// none. Throws DataError when there is no such path.
-std::vector<std::filesystem::path> dicom_files(const std::filesystem::path& path,
-                                               std::vector<LeftOutFile>* left_out = nullptr);
-
 /// Reads everything but the pixels. Throws DataError naming the file when it is not DICOM, is cut
 /// off or holds no image, when it declares more pixels than its bytes can hold, or when a place, a
 /// spacing, a rescaling or the number of frames is written as no number.
@@ -101,9 +84,6 @@ DicomFile read_dicom_header(const std::filesystem::path& path);
 /// The SeriesInstanceUID of a file that read_dicom_header() refuses: nothing where the file breaks
 /// off before it, empty where it has none or is no image.
 std::optional<std::string> series_uid_of_broken(const std::filesystem::path& path);
-
-/// A name's extension in lower case; empty for digits, the end of names that are UIDs.
-std::string dicom_extension(const std::filesystem::path& path);
 
 /// A file's pixels, read and unpacked once, and held as they are stored. Copies share them.
 class DicomPixels {

@@ -3,26 +3,12 @@
 #include <string>
 #include <vector>
 
-#include "vision/image/volume.h"
+#include "vision/image/geometry.h"
 #include "vision/io/dicom/dicom_file.h"
-#include "vision/io/image_file.h"
 
-// From the files of a folder to volumes. Slices are put in order by their position along the normal
-// of their plane alone: never by instance number, never by file name. Where every place holds
-// several, volumes are told apart by their dimension indices, trigger, reference or acquisition
-// times or, failing these, by instance numbers that run through one volume, or one place, after the
-// other. What none of these tells apart is refused.
+// Frames that make a volume. They are put in order by their position along the normal of their
+// plane alone: never by instance number, never by file name.
 namespace vireo {
-
-/// What may be mended on request where slices do not form a regular grid.
-struct DicomAllowances {
-  bool duplicates = false;  ///< of slices at one place, keep the first by instance number
-  bool gaps = false;        ///< missing slices and uneven steps: linear in between, on even steps
-  bool tilt = false;        ///< gantry tilt: slices shifted in their planes to a straight stack
-
-  /// From names: "duplicates", "resample-gaps", "tilt". Throws UsageError for another.
-  static DicomAllowances from_names(const std::vector<std::string>& names);
-};
 
 /// One frame's place in a stack.
 struct DicomSlice {
@@ -47,36 +33,21 @@ struct DicomSeries {
   std::vector<Problem> problems;
 
   const DicomFile& first_file() const { return files.at(slices.at(0).file); }
-};
-
-struct DicomScan {
-  std::vector<DicomSeries> series;    ///< sorted by name
-  std::vector<std::string> left_out;  ///< "file: reason": localisers, reports, broken files, links
+  const DicomFrame& frame(const DicomSlice& slice) const {
+    return files.at(slice.file).frames.at(slice.frame);
+  }
 };
 
 /// Puts the slices in order and fills in geometry and problems, from the frames alone.
 void arrange_slices(DicomSeries& series);
 
-/// Slices no further apart lie at one place, where `step_mm` is the usual step.
-double same_place_mm(double step_mm);
+/// The slices that read_dicom_series() takes: all, or, where several lie at one place, the first.
+std::vector<DicomSlice> slices_read(const DicomSeries& series);
 
-/// Finds the DICOM images of a file, or of a folder and all below it. Files that are not DICOM, by
-/// name and content, are passed over in silence. A file that was left out as broken is a problem of
-/// the series that it belongs to: by its SeriesInstanceUID or, where that cannot be read, as the
-/// only series of its folder. Throws DataError when there is no such path.
-DicomScan scan_dicom(const std::filesystem::path& path);
+/// "FILE frame 3 at 12.500 mm", for messages.
+std::string slice_text(const DicomSeries& series, const DicomSlice& slice);
 
-/// Throws DataError saying why nothing was found at `path`, where there are reasons.
-void refuse_without_series(const std::filesystem::path& path, const DicomScan& scan);
-
-/// Reads a series as float32 [C, Z, Y, X], z along the slices' normal. Throws DataError with all
-/// problems that `allowed` does not mend, naming the option that would. `compact`: int16 where
-/// every value is a whole number that it holds.
-Volume read_dicom_series(const DicomSeries& series,
-                         const DicomAllowances& allowed = {},
-                         bool compact = false);
-
-/// The grid that read_dicom_series() makes, and its memory where `compact`. Throws as it does.
-ImageHeader read_series_header(const DicomSeries& series, const DicomAllowances& allowed = {});
+/// The first few of a list, and how many more there are, for messages.
+std::string listed(const std::vector<std::string>& items);
 
 }  // namespace vireo

@@ -1,3 +1,5 @@
+#include "vision/io/dicom/dicom_volume.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -8,7 +10,6 @@
 
 #include "vision/core/error.h"
 #include "vision/core/parallel_tasks.h"
-#include "vision/io/dicom/dicom_series.h"
 
 namespace vireo {
 namespace {
@@ -108,12 +109,7 @@ int64_t decoding_bytes(const DicomSeries& series) {
 
 DicomSeries without_duplicates(const DicomSeries& series) {
   DicomSeries single = series;
-  single.slices.clear();
-  const double near = same_place_mm(series.geometry.spacing_mm_zyx[0]);
-  for (const DicomSlice& slice : series.slices)
-    if (single.slices.empty() ||
-        slice.along_normal_mm - single.slices.back().along_normal_mm > near)
-      single.slices.push_back(slice);
+  single.slices = slices_read(series);
   if (single.slices.size() == series.slices.size())
     throw DataError(series.first_file().path.parent_path(),
                     "series " + series.name + " has slices at one place that cannot be told apart");
@@ -165,7 +161,7 @@ Straight straight_grid(const DicomSeries& series) {
   Geometry& grid = plan.grid;
   const Vector3 x = axis_of(grid, 2), y = axis_of(grid, 1);
   const auto position_of = [&](const DicomSlice& slice) {
-    return *series.files[slice.file].frames[slice.frame].position_lps_mm;
+    return *series.frame(slice).position_lps_mm;
   };
   const Vector3 first = position_of(slices[0]);
   for (const DicomSlice& slice : slices) {
@@ -251,6 +247,20 @@ DicomSeries mended(const DicomSeries& series, const DicomAllowances& allowed) {
 }
 
 }  // namespace
+
+DicomAllowances DicomAllowances::from_names(const std::vector<std::string>& names) {
+  DicomAllowances allowed;
+  for (const std::string& name : names)
+    if (name == "duplicates")
+      allowed.duplicates = true;
+    else if (name == "resample-gaps")
+      allowed.gaps = true;
+    else if (name == "tilt")
+      allowed.tilt = true;
+    else
+      throw UsageError("--allow " + name + ": expected duplicates, resample-gaps or tilt");
+  return allowed;
+}
 
 Volume read_dicom_series(const DicomSeries& given, const DicomAllowances& allowed, bool compact) {
   const DicomSeries series = mended(given, allowed);

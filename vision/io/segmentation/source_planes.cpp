@@ -26,24 +26,9 @@ Vector3 plane_normal(const Geometry& grid) {
 bool lies_in_patient(const DicomSeries& source) {
   return !source.first_file().frame_of_reference_uid.empty() &&
          std::all_of(source.slices.begin(), source.slices.end(), [&](const DicomSlice& slice) {
-           const DicomFrame& frame = source.files.at(slice.file).frames.at(slice.frame);
+           const DicomFrame& frame = source.frame(slice);
            return frame.position_lps_mm && frame.axes_lps_xy;
          });
-}
-
-std::vector<DicomSlice> slices_read(const DicomSeries& source) {
-  using Problem = DicomSeries::Problem;
-  const bool duplicates =
-      std::any_of(source.problems.begin(), source.problems.end(), [](const Problem& problem) {
-        return problem.kind == Problem::Kind::kDuplicates;
-      });
-  if (!duplicates) return source.slices;
-  const double near = same_place_mm(source.geometry.spacing_mm_zyx[0]);
-  std::vector<DicomSlice> slices;
-  for (const DicomSlice& slice : source.slices)
-    if (slices.empty() || slice.along_normal_mm - slices.back().along_normal_mm > near)
-      slices.push_back(slice);
-  return slices;
 }
 
 std::vector<const DicomFile*> files_read(const DicomSeries& source) {
@@ -71,8 +56,7 @@ std::vector<std::vector<DicomSlice>> sources_of_planes(const DicomSeries& source
   const Vector3 normal = plane_normal(grid);
   std::vector<double> heights;
   for (const DicomSlice& slice : slices)
-    heights.push_back(
-        projection(normal, *source.files.at(slice.file).frames.at(slice.frame).position_lps_mm));
+    heights.push_back(projection(normal, *source.frame(slice).position_lps_mm));
   const double start = projection(normal, grid.lps_from_voxel({0, 0, 0}));
   const double step = projection(normal, grid.lps_from_voxel({1, 0, 0})) - start;
   for (size_t z = 0; z < planes; ++z) {

@@ -11,10 +11,7 @@ namespace vireo {
 /// Whether all slices have a place in a common frame of reference.
 bool lies_in_patient(const DicomSeries& source);
 
-/// The slices that read_dicom_series takes: all, or, where several lie at one place, the first.
-std::vector<DicomSlice> slices_read(const DicomSeries& source);
-
-/// The files that hold them, in the series' order.
+/// The files that hold the slices_read() of a series, in the series' order.
 std::vector<const DicomFile*> files_read(const DicomSeries& source);
 
 /// For each plane z of the grid the slices that it was made from: those nearer to it than half its

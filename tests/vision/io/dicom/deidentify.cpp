@@ -17,7 +17,8 @@
 #include "vision/core/error.h"
 #include "vision/io/dicom/compressed_comments.h"
 #include "vision/io/dicom/dicom_dataset.h"
-#include "vision/io/dicom/dicom_series.h"
+#include "vision/io/dicom/dicom_folder.h"
+#include "vision/io/dicom/dicom_scan.h"
 
 namespace vireo {
 namespace {
