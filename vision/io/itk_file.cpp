@@ -266,7 +266,9 @@ void check_meta_header(const fs::path& path) {
     file.erase(file.find_last_not_of(" \t\r") + 1);
     const bool elsewhere = !file.starts_with("LOCAL") && !file.starts_with("Local") &&
                            !file.starts_with("local") && !file.starts_with("LIST");
-    if (elsewhere && !fs::is_regular_file(path.parent_path() / file.c_str()))
+    // As when there is none: a name that is too long.
+    std::error_code failed;
+    if (elsewhere && !fs::is_regular_file(path.parent_path() / file.c_str(), failed))
       throw DataError(path,
                       "its voxels are said to be in \"" + std::string(file.c_str()) +
                           "\" (ElementDataFile), which is not there");

@@ -11,83 +11,12 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/io/image_file.h"
+#include "vision/io/picture_bytes.h"
 
 namespace vireo::io {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::string_view kPngSignature = "\x89PNG\r\n\x1a\n";
-
-uint32_t big_endian(std::string_view bytes) {
-  uint32_t value = 0;
-  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
-  return value;
-}
-
-[[noreturn]] void cut_off(const fs::path& path, const std::string& what) {
-  throw DataError(path, "is cut off or damaged: " + what + ". Copy or download it again");
-}
-
-void check_png(const fs::path& path, std::string_view bytes) {
-  bytes.remove_prefix(kPngSignature.size());
-  bool first = true;
-  while (true) {
-    if (bytes.size() < 12) cut_off(path, "the PNG ends without its end mark");
-    const size_t length = big_endian(bytes);
-    if (length > bytes.size() - 12) cut_off(path, "a PNG chunk is longer than the file");
-    const std::string_view checked = bytes.substr(4, 4 + length);
-    const auto* data = reinterpret_cast<const Bytef*>(checked.data());
-    if (::crc32(0, data, static_cast<uInt>(checked.size())) != big_endian(bytes.substr(8 + length)))
-      cut_off(path,
-              "the checksum of PNG chunk \"" + std::string(checked.substr(0, 4)) + "\" is wrong");
-    if (first && (!checked.starts_with("IHDR") || length != 13))
-      cut_off(path, "the PNG does not begin with its header");
-    if (first) {
-      const uint64_t pixels =
-          uint64_t{big_endian(checked.substr(4))} * big_endian(checked.substr(8));
-      if (pixels == 0 || pixels > uint64_t{1} << 30)
-        throw DataError(path,
-                        "declares " + std::to_string(pixels) + " pixels; at most 2^30 are read");
-    }
-    if (checked.starts_with("IEND")) return;
-    first = false;
-    bytes.remove_prefix(12 + length);
-  }
-}
-
-// Calls body(marker, the file from that marker on) for the segments before a JPEG's pixels.
-template <class Body>
-void for_each_jpeg_segment(std::string_view bytes, const Body& body) {
-  bytes.remove_prefix(2);
-  while (bytes.size() > 9 && bytes[0] == '\xff' && bytes[1] != '\xda') {
-    body(static_cast<unsigned char>(bytes[1]), bytes);
-    const size_t length = 2 + (big_endian(bytes) & 0xffff);
-    bytes.remove_prefix(std::min(length, bytes.size()));
-  }
-}
-
-// Size, precision and components follow.
-bool is_jpeg_frame(unsigned char marker) {
-  return marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
-}
-
-void check_jpeg(const fs::path& path, std::string_view bytes) {
-  // Some cameras append padding after the end mark; none of them a kilobyte of it.
-  const std::string_view tail = bytes.substr(bytes.size() > 1024 ? bytes.size() - 1024 : 0);
-  if (tail.find("\xff\xd9") == std::string_view::npos) cut_off(path, "the JPEG has no end mark");
-  // The segments before the pixels. Four inks are stored inverted where Adobe's segment says who
-  // wrote them, which is what the decoder takes for granted.
-  bool four_inks = false, of_adobe = false;
-  for_each_jpeg_segment(bytes, [&](unsigned char marker, std::string_view segment) {
-    four_inks = four_inks || (is_jpeg_frame(marker) && segment[9] == 4);
-    of_adobe = of_adobe || (marker == 0xee && segment.substr(4).starts_with("Adobe"));
-  });
-  if (four_inks && !of_adobe)
-    throw DataError(path,
-                    "is a CMYK JPEG that does not say whether its inks are stored inverted (it has "
-                    "no Adobe segment). Convert it to RGB");
-}
 
 StoredType type_of(const fs::path& path, int depth) {
   switch (depth) {
@@ -154,17 +83,6 @@ cv::Mat decode(const fs::path& path, const std::string& bytes, int flags) {
                           " channels; grey, RGB and RGBA pictures are read");
   }
 }
-
-}  // namespace
-
-void check_picture(const fs::path& path, const std::string& bytes) {
-  if (bytes.empty()) throw DataError(path, "is empty (0 bytes)");
-  if (bytes.size() > size_t{0x7fffffff}) throw DataError(path, "is larger than 2 GiB");
-  if (bytes.starts_with(kPngSignature)) check_png(path, bytes);
-  if (bytes.starts_with("\xff\xd8")) check_jpeg(path, bytes);
-}
-
-namespace {
 
 void put_big_endian(std::string& bytes, size_t at, uint32_t value) {
   for (size_t i = 0; i < 4; ++i) bytes[at + i] = static_cast<char>(value >> (24 - 8 * i));

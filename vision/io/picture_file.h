@@ -37,8 +37,4 @@ void write_picture(const std::filesystem::path& path,
                    int64_t components,
                    const Geometry& geometry);
 
-/// Throws DataError when a PNG's chunks (lengths, checksums, end) or a JPEG's end mark are not
-/// sound, or the picture's declared size is more than 2^30 pixels.
-void check_picture(const std::filesystem::path& path, const std::string& bytes);
-
 }  // namespace vireo::io

@@ -161,6 +161,11 @@ TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {
       << "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\n"
          "DimSize = 5 4 2\nElementType = MET_UCHAR\nElementDataFile = gone.zraw\n";
   EXPECT_THAT(refusal(folder / "gone.mha"), HasSubstr("in \"gone.zraw\" (ElementDataFile)"));
+  std::ofstream(folder / "long.mha", std::ios::binary)
+      << "ObjectType = Image\nNDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\n"
+         "ElementDataFile = "
+      << std::string(300, 'x') << "\n";
+  EXPECT_THAT(refusal(folder / "long.mha"), HasSubstr("which is not there"));
 }
 
 }  // namespace

@@ -199,12 +199,37 @@ TEST(Picture, HeaderTellsWhatIsRead) {
   EXPECT_EQ(pictures, 15);
 }
 
-// A gigabyte that is not there to decode.
+// A hundred megabytes that are not there to decode.
 TEST(Picture, HeaderIsReadWithoutDecoding) {
   const fs::path path = test::scratch_folder() / "large.png";
-  write_png(path, 32000, 32000, 8, 0, {}, "");
-  EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 32000, 32000));
-  EXPECT_GT(read_image_header(path).memory.held, int64_t{1} << 30);
+  write_png(path, 10000, 10000, 8, 0, {}, "");
+  EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 10000, 10000));
+  EXPECT_GE(read_image_header(path).memory.held, 100'000'000);
+}
+
+TEST(PictureRefuses, SizesThatTheFileCannotHold) {
+  const fs::path folder = test::scratch_folder();
+  const auto declared =
+      [&](const char* name, std::string bytes, size_t at, const std::string& size) {
+        const fs::path path = folder / name;
+        write_text_atomically(path, bytes.replace(at, size.size(), size));
+        EXPECT_THAT(refusal(path), HasSubstr("30000 x 20000 pixels; a file of")) << name;
+      };
+  const auto sound = [&](const char* name) {
+    write_image(folder / name, at::zeros({3, 1, 4, 4}, at::kByte), flat(4, 4));
+    return read_text(folder / name);
+  };
+  write_png(folder / "a.png", 30000, 20000, 8, 0, {}, "");
+  EXPECT_THAT(refusal(folder / "a.png"), HasSubstr("30000 x 20000 pixels; a file of"));
+  declared("a.bmp", sound("a.bmp"), 18, std::string("\x30\x75\0\0\x20\x4e\0\0", 8));
+  const std::string jpeg = sound("a.jpg");
+  declared("a.jpg", jpeg, jpeg.find("\xff\xc0") + 5, "\x4e\x20\x75\x30");
+  // Width and length are the directory's first entries, as short numbers.
+  std::string tiff = sound("a.tif");
+  const auto entry = [&](const char* tag) { return tiff.rfind(std::string(tag, 2) + '\3' + '\0'); };
+  ASSERT_NE(entry("\1\1"), std::string::npos);
+  tiff.replace(entry("\0\1") + 8, 2, "\x30\x75");
+  declared("a.tif", tiff, entry("\1\1") + 8, "\x20\x4e");
 }
 
 TEST(PictureRefuses, DicomUnderAPicturesName) {

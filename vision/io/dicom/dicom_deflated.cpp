@@ -113,17 +113,17 @@ class InflatedStream {
 
 // Leaves `file` behind the file meta information. Whether its transfer syntax is a deflated one.
 // As DCMTK has it, the meta information is as long as its first element says, whatever groups it
-// holds; without that, as far as group 0002 goes.
+// holds, and to the end of the element that goes beyond; without that, as far as group 0002 goes.
 bool is_deflated(std::ifstream& file) {
   std::streamoff start = 132, end = -1;
   file.seekg(start);
   bool deflated = false;
-  for (; start != end; start = file.tellg()) {
+  for (; end < 0 || start < end; start = file.tellg()) {
     const auto head = next_head([&](unsigned char* bytes, size_t count) {
       return static_cast<bool>(
           file.read(reinterpret_cast<char*>(bytes), static_cast<std::streamsize>(count)));
     });
-    if (!head || (end < 0 ? head->group != 0x0002 : start > end)) break;
+    if (!head || (end < 0 && head->group != 0x0002)) break;
     std::string value(std::min<size_t>(head->length, 64), '\0');
     file.read(value.data(), static_cast<std::streamsize>(value.size()));
     if (head->group == 0x0002 && head->element == 0x0000 && value.size() == 4)
@@ -136,7 +136,7 @@ bool is_deflated(std::ifstream& file) {
     file.seekg(static_cast<std::streamoff>(head->length - value.size()), std::ios::cur);
   }
   file.clear();
-  file.seekg(end < 0 ? start : end);
+  file.seekg(start);
   return deflated;
 }
 

@@ -127,6 +127,9 @@ TEST(DicomFile, RefusesDeflatedElementsLongerThanTheirStream) {
   // The meta information holds another group, and goes on as long as it says.
   sound[144] = '\x09';
   EXPECT_THAT(message(pixels), HasSubstr("(7fe0,0010) declares 1431655760"));
+  // Its last element goes beyond what it says.
+  sound[140] = static_cast<char>(sound[140] - 8);
+  EXPECT_THAT(message(pixels), HasSubstr("(7fe0,0010) declares 1431655760"));
 }
 
 TEST(DicomFile, RefusesCutFilesAndSizesThatTheFileCannotHold) {
