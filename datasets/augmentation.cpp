@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numbers>
 #include <optional>
+#include <utility>
 
 #include "datasets/intensity.h"
 
@@ -89,7 +90,10 @@ Sampling draw_sampling(const Augmentation& augmentation,
   const double angle =
       draw(augmentation.rotation_degrees, random).value_or(0) * std::numbers::pi / 180;
   const double step = 1 / draw(augmentation.scaling, random).value_or(1);
-  const double cosine = std::cos(angle) * step, sine = std::sin(angle) * step;
+  double cosine = std::cos(angle) * step, sine = std::sin(angle) * step;
+  const bool turns = random.chance(augmentation.quarter_turns);
+  for (int64_t quarters = random.below(4); turns && quarters > 0; --quarters)
+    cosine = -std::exchange(sine, cosine);
 
   Sampling sampling;
   sampling.yy = cosine * sign_y;
@@ -245,6 +249,7 @@ Augmentation Augmentation::from_config(ConfigTable table) {
   Augmentation a;
   a.mirror_y = table.number("mirror_y", 0, 0, 1);
   a.mirror_x = table.number("mirror_x", 0, 0, 1);
+  a.quarter_turns = table.number("quarter_turns", 0, 0, 1);
   a.rotation_degrees = read_range(table, "rotation_degrees", 0, -180, 180);
   a.scaling = read_range(table, "scaling", 1, 0.1, 10);
   a.translation_pixels = read_range(table, "translation_pixels", 0, -4096, 4096);

@@ -17,6 +17,7 @@ struct RandomRange {
 /// What is done to a slice while it is cut to the window. Everything off is the plain cut.
 struct Augmentation {
   double mirror_y = 0, mirror_x = 0;  ///< probabilities
+  double quarter_turns = 0;           ///< probability of a turn by 0, 90, 180 or 270 degrees
   RandomRange rotation_degrees;
   RandomRange scaling;             ///< magnification; 2 shows things twice as large
   RandomRange translation_pixels;  ///< along each axis
@@ -31,8 +32,8 @@ struct Augmentation {
   /// true: the class with the largest bilinear weight; false: the nearest pixel's class.
   bool smooth_labels = true;
 
-  /// Reads the [augment] table (strictly): `mirror_y`, `mirror_x`, `elastic_spacing`,
-  /// `smooth_labels`, and for each range a table such as
+  /// Reads the [augment] table (strictly): `mirror_y`, `mirror_x`, `quarter_turns`,
+  /// `elastic_spacing`, `smooth_labels`, and for each range a table such as
   /// `rotation_degrees = { probability = 0.3, range = [-30, 30] }`. What is absent is off.
   static Augmentation from_config(ConfigTable table);
 };

@@ -1,5 +1,7 @@
 #include "datasets/augmentation.h"
 
+#include <set>
+
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
@@ -42,6 +44,7 @@ Augmentation everything() {
   auto table = ConfigTable::from_text(R"(
     mirror_y = 0.5
     mirror_x = 0.5
+    quarter_turns = 0.5
     rotation_degrees = { probability = 1, range = [-40, 40] }
     scaling = { probability = 1, range = [0.7, 1.4] }
     translation_pixels = { probability = 1, range = [-3, 3] }
@@ -106,6 +109,24 @@ TEST(Augmentation, AQuarterTurnMovesPixelsExactly) {
   const Cut plain = cut({}, source, {21, 21, 0, 0}), rotated = cut(turned, source, {21, 21, 0, 0});
   EXPECT_TRUE(at::allclose(rotated.image[0], at::rot90(plain.image[0], 1), 1e-4, 1e-4) ||
               at::allclose(rotated.image[0], at::rot90(plain.image[0], -1), 1e-4, 1e-4));
+}
+
+TEST(Augmentation, QuarterTurnsAreAllFourAndExact) {
+  const auto source = test::made_case("a", 1, 6, 24, 20, 2);
+  const at::Tensor image = source.image.select(1, 3).slice(2, 2, 18).slice(1, 4, 20);
+  const at::Tensor labels = source.labels[3].slice(1, 2, 18).slice(0, 4, 20);
+  Augmentation turned;
+  turned.quarter_turns = 1;
+  std::set<int> seen;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    const Cut one = cut(turned, source, {16, 16, 4, 2}, seed);
+    for (int quarters = 0; quarters < 4; ++quarters)
+      if (one.image.allclose(at::rot90(image, quarters, {1, 2}), 0, 1e-5)) {
+        seen.insert(quarters);
+        EXPECT_TRUE(one.labels.equal(at::rot90(labels, quarters, {0, 1})));
+      }
+  }
+  EXPECT_EQ(seen.size(), 4u);
 }
 
 TEST(Augmentation, MagnificationMakesThingsLarger) {
