@@ -101,6 +101,21 @@ inline DicomSeries made_source(const std::filesystem::path& folder,
   return series;
 }
 
+inline constexpr const char* kDuplicateUid = "1.2.3.4";
+
+/// The same, with another image, kDuplicateUid, where its second slice lies.
+inline DicomSeries made_source_with_duplicate(const std::filesystem::path& folder,
+                                              const Geometry& grid) {
+  DicomSeries series = made_source(folder, grid);
+  DicomFile copy = series.files[series.slices[1].file];
+  copy.sop_instance_uid = kDuplicateUid;
+  copy.instance_number = 99;
+  series.files.push_back(copy);
+  series.slices.push_back({series.files.size() - 1, 0, 0});
+  arrange_slices(series);
+  return series;
+}
+
 /// The errors that dciodvfy (Debian's dicom3tools) finds in a file; none where it is not installed.
 inline std::string dicom_errors(const std::filesystem::path& path) {
   const std::string report = run_command("{ dciodvfy '" + path.string() + "' 2>&1; }").output;

@@ -236,20 +236,14 @@ TEST(Rtstruct, HoldsNothingInvalidOfItsSource) {
 TEST(Rtstruct, DoesNotReferToDuplicatesThatWereDropped) {
   const fs::path folder = test::scratch_folder();
   const Geometry grid = test::oblique_grid(3, 12, 12);
-  DicomSeries source = test::made_source(folder / "source", grid);
-  DicomFile copy = source.files[source.slices[1].file];
-  copy.sop_instance_uid = "1.2.3.4";
-  copy.instance_number = 99;
-  source.files.push_back(copy);
-  source.slices.push_back({source.files.size() - 1, 0, 0});
-  arrange_slices(source);
+  const DicomSeries source = test::made_source_with_duplicate(folder / "source", grid);
   const fs::path path = folder / "rs.dcm";
   ASSERT_TRUE(write_rtstruct(
       path, test::made_labels(3, 12, 12), grid, source, test::made_metadata(), "0.1.0"));
   std::ifstream in(path, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};
   EXPECT_THAT(bytes, HasSubstr(source.files[0].sop_instance_uid));
-  EXPECT_THAT(bytes, ::testing::Not(HasSubstr("1.2.3.4")));
+  EXPECT_THAT(bytes, ::testing::Not(HasSubstr(test::kDuplicateUid)));
 }
 
 TEST(Rtstruct, PassesDciodvfy) {
