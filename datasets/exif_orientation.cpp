@@ -1,7 +1,9 @@
 #include "datasets/exif_orientation.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -49,6 +51,16 @@ int exif_orientation(const std::filesystem::path& path) {
     if (head[1] == kApplicationData1 && segment.starts_with(kExif))
       return orientation_in(std::string_view(segment).substr(kExif.size()));
   }
+}
+
+Reorientation upright(int exif_orientation) {
+  Reorientation turn;
+  if (exif_orientation >= 5) turn.order_zyx = {0, 2, 1};
+  const auto is_one_of = [&](std::initializer_list<int> codes) {
+    return std::find(codes.begin(), codes.end(), exif_orientation) != codes.end();
+  };
+  turn.flipped_zyx = {false, is_one_of({3, 4, 7, 8}), is_one_of({2, 3, 6, 7})};
+  return turn;
 }
 
 }  // namespace vireo

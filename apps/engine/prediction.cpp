@@ -15,6 +15,7 @@
 #include "apps/engine/prediction_memory.h"
 #include "apps/engine/preview.h"
 #include "apps/engine/probability_file.h"
+#include "datasets/exif_orientation.h"
 #include "datasets/prepared_slices.h"
 #include "kernels/process_memory.h"
 #include "models/inference.h"
@@ -106,6 +107,7 @@ class Prediction {
         options_.input, static_cast<int64_t>(preparation_.channels.size()), options_.plain_names);
     for (const std::string& problem : inputs.problems) fail(problem);
     refuse_overwriting(inputs.cases);
+    tell_of_turned_pictures(inputs.cases);
     const FolderLock lock(options_.output, "writing to");
     remove_temporary_files(options_.output);
     if (options_.keep_done) record_.load_earlier();
@@ -292,7 +294,7 @@ class Prediction {
     at::Tensor classes;
     {
       // The network sees the axes grow as in training; the files get them back as they were.
-      const PreparedSlices slices(input.name, image, turn_of(image.geometry), preparation_);
+      const PreparedSlices slices(input.name, image, turn_of(input, image.geometry), preparation_);
       watch.lap(record.times.prepare);
       slice_axis = slices.axes().order_zyx[0];
       classes = segment(input, image.geometry, slices, plan.batch, watch, record.times);
@@ -396,13 +398,30 @@ class Prediction {
     for (int64_t z = 0; z < values.size(0); ++z)
       for (size_t k = 1; k < preparation_.labels.size(); ++k)
         classes[z].masked_fill_(values[z] == preparation_.labels[k].value, static_cast<int64_t>(k));
-    const Reorientation turn = turn_of(image.geometry);
+    const Reorientation turn = turn_of(input, image.geometry);
     const int axis = prepared_axes(preparation_, reoriented(image.geometry, turn))[0];
     preview_.add(input.name, image, classes, turn.order_zyx[axis]);
   }
 
-  Reorientation turn_of(const Geometry& grid) const {
-    return reorientation(grid, preparation_.orientation_xyz);
+  static void tell_of_turned_pictures(const std::vector<InputCase>& cases) {
+    const auto turned = std::count_if(cases.begin(), cases.end(), [](const InputCase& input) {
+      return exif_orientation_of(input) != 1;
+    });
+    if (turned > 0)
+      log_info(std::to_string(turned) +
+               " picture(s) are shown to the network upright, as their EXIF orientation says; what "
+               "is written lies on their pixels as stored");
+  }
+
+  // How the network sees an image: its axes as in training, a photograph upright.
+  Reorientation turn_of(const InputCase& input, const Geometry& grid) const {
+    const Reorientation turn = reorientation(grid, preparation_.orientation_xyz);
+    return turn.is_identity() ? upright(exif_orientation_of(input)) : turn;
+  }
+
+  static int exif_orientation_of(const InputCase& input) {
+    const bool one_picture = input.files.size() == 1 && !input.series && is_picture(input.files[0]);
+    return one_picture ? exif_orientation(input.files[0]) : 1;
   }
 
   // The file whose header the outputs take over.
@@ -412,7 +431,7 @@ class Prediction {
 
   // Tells what the case will take, or refuses it.
   MemoryPlan memory_plan(const InputCase& input, const ImageHeader& header) {
-    const Geometry turned = reoriented(header.geometry, turn_of(header.geometry));
+    const Geometry turned = reoriented(header.geometry, turn_of(input, header.geometry));
     PredictionShape shape;
     shape.stored_size = turned.permuted(prepared_axes(preparation_, turned)).size_zyx;
     shape.prepared_size = prepared_geometry(preparation_, turned).size_zyx;

@@ -6,9 +6,11 @@
 #include <gmock/gmock.h>
 #include <zlib.h>
 
+#include "datasets/exif_orientation.h"
 #include "datasets/picture_reader.h"
 #include "datasets/picture_shards.h"
 #include "datasets/picture_source.h"
+#include "tests/support/exif.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
@@ -305,17 +307,6 @@ TEST(ReadClassifiedPicture, TakesCmykForColour) {
   EXPECT_GT(read[2][2][0].item<int64_t>(), 250) << "red";
 }
 
-// The file with an EXIF block that says how it was held.
-std::string with_orientation(const std::string& jpeg, char orientation) {
-  std::string exif(
-      "\xff\xe1\x00\x22"
-      "Exif\0\0MM\0\x2a\0\0\0\x08\0\x01"
-      "\x01\x12\0\x03\0\0\0\x01\0\x01\0\0\0\0\0\0",
-      36);
-  exif[29] = orientation;
-  return jpeg.substr(0, 2) + exif + jpeg.substr(2);
-}
-
 TEST(ReadClassifiedPicture, TurnsPhotographsUprightFromAllEightOrientations) {
   const fs::path folder = test::scratch_folder();
   // No two of the eight ways to hold it look the same; blocks of 8 survive JPEG.
@@ -328,21 +319,25 @@ TEST(ReadClassifiedPicture, TurnsPhotographsUprightFromAllEightOrientations) {
   ASSERT_EQ(plain.sizes(), (at::IntArrayRef{16, 24, 1}));
   const auto turned = plain.transpose(0, 1);
   // What the standard says: where the stored row 0 and column 0 belong.
-  const std::vector<at::Tensor> upright{plain,                // top, left
-                                        plain.flip(1),        // top, right
-                                        plain.flip({0, 1}),   // bottom, right
-                                        plain.flip(0),        // bottom, left
-                                        turned,               // left, top
-                                        turned.flip(1),       // right, top
-                                        turned.flip({0, 1}),  // right, bottom
-                                        turned.flip(0)};      // left, bottom
-  for (char orientation = 1; orientation <= 8; ++orientation) {
+  const std::vector<at::Tensor> as_shown{plain,                // top, left
+                                         plain.flip(1),        // top, right
+                                         plain.flip({0, 1}),   // bottom, right
+                                         plain.flip(0),        // bottom, left
+                                         turned,               // left, top
+                                         turned.flip(1),       // right, top
+                                         turned.flip({0, 1}),  // right, bottom
+                                         turned.flip(0)};      // left, bottom
+  for (int orientation = 1; orientation <= 8; ++orientation) {
     const fs::path path = folder / "held.jpg";
-    write_text_atomically(path, with_orientation(jpeg, orientation));
-    const at::Tensor& expected = upright.at(static_cast<size_t>(orientation - 1));
+    write_text_atomically(path, jpeg);
+    test::set_exif_orientation(path, orientation);
+    const at::Tensor& expected = as_shown.at(static_cast<size_t>(orientation - 1));
     const at::Tensor read = read_classified_picture(path);
-    EXPECT_EQ(read.sizes(), expected.sizes()) << int{orientation};
-    EXPECT_TRUE(read.equal(expected)) << int{orientation};
+    EXPECT_EQ(read.sizes(), expected.sizes()) << orientation;
+    EXPECT_TRUE(read.equal(expected)) << orientation;
+    EXPECT_TRUE(reoriented(plain.permute({2, 0, 1}), upright(orientation))
+                    .equal(expected.permute({2, 0, 1})))
+        << orientation;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/engine/folder_lock.h"
+#include "tests/support/exif.h"
 #include "tests/support/predicted_cases.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -165,6 +166,23 @@ TEST_F(Predict, TurnsPicturesIntoMasksOfTheirValues) {
       at::equal(read_labels(out() / "cell_0001.png").values, (picture > 0).to(at::kInt) * 255));
   EXPECT_TRUE(at::equal(read_labels(out() / "cell_0002.png").values,
                         (picture.flip({3}) > 0).to(at::kInt) * 255));
+}
+
+// The network of the orientations above: it marks the pixel to the right of each bright one.
+TEST_F(Predict, ShowsTheNetworkPhotographsUpright) {
+  at::Tensor picture = at::zeros({1, 1, 40, 64}, at::kByte);
+  picture.narrow(2, 8, 8).narrow(3, 32, 16).fill_(250);
+  write_image(in() / "held.jpg", picture, {{1, 40, 64}});
+  test::set_exif_orientation(in() / "held.jpg", 6);  // shown turned to the right by a quarter
+  TrainedModel trained = test::fake_model(1, 2, [](const at::Tensor& image) {
+    const at::Tensor logit = (image.roll(1, 3) - 50) * 20;
+    return at::cat({-logit, logit}, 1);
+  });
+  trained.preparation = plain_preparation();
+  ASSERT_THAT(predict({trained}, options()).problems, IsEmpty());
+  // To the right as shown is up as stored.
+  EXPECT_TRUE(at::equal(read_labels(out() / "held.png").values,
+                        (picture.roll(-1, 2) > 0).to(at::kInt) * kObjectValue));
 }
 
 TEST_F(Predict, ReadsChannelsFromTheirFiles) {
