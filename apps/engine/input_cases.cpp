@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include "datasets/picture_pairs.h"
 #include "vision/core/error.h"
 #include "vision/core/log.h"
 #include "vision/io/dicom/dicom_folder.h"
@@ -146,6 +147,23 @@ InputCases cases_of_file(const fs::path& input, int64_t channel_count, bool plai
   return found;
 }
 
+// Data sets keep masks beside their pictures.
+void leave_out_masks(std::vector<fs::path>& files) {
+  source::FilesByName pictures;
+  for (const fs::path& file : files)
+    if (is_picture(file)) pictures.emplace(image_stem(file), file);
+  const source::FilesByName masks = source::take_masks(pictures, source::MaskNames());
+  if (masks.empty()) return;
+  std::erase_if(files, [&](const fs::path& file) {
+    const auto mask = masks.find(image_stem(file));
+    return mask != masks.end() && mask->second == file;
+  });
+  const size_t others = masks.size() - 1;
+  log_warning("left out: " + masks.begin()->second.string() +
+              (others > 0 ? " and " + std::to_string(others) + " more" : "") +
+              ": named as masks of pictures beside them; to segment one, give its path");
+}
+
 InputCases cases_of_folder(const fs::path& input, int64_t channel_count, bool plain_names) {
   InputCases found;
   std::vector<fs::path> files = image_files(input);
@@ -165,6 +183,7 @@ InputCases cases_of_folder(const fs::path& input, int64_t channel_count, bool pl
                   ": a picture beside DICOM images; to segment it, give its path");
       return true;
     });
+  leave_out_masks(files);
   Groups groups;
   for (const fs::path& file : files) {
     const auto channel = plain_names ? std::nullopt : channel_name(image_stem(file));

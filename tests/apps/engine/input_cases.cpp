@@ -8,6 +8,7 @@
 #include "tests/support/made_dicom.h"
 #include "tests/support/test_data.h"
 #include "vision/core/error.h"
+#include "vision/core/log.h"
 
 namespace vireo {
 namespace {
@@ -126,6 +127,20 @@ TEST_F(FindCases, TakesSeriesAndVolumesAndLeavesPicturesOut) {
   EXPECT_EQ(found.cases[0].name, "study");
   EXPECT_TRUE(found.cases[0].series);
   EXPECT_EQ(found.cases[1].name, "volume");
+}
+
+TEST_F(FindCases, LeavesMasksBesideTheirPicturesOut) {
+  put({"benign (1).png",
+       "benign (1)_mask.png",
+       "benign (1)_mask_1.png",
+       "other_mask.png",
+       "b.nii"});
+  const WarningsKept kept;
+  EXPECT_THAT(texts(find_cases(folder_, 1)),
+              ElementsAre("b=b.nii", "benign (1)=benign (1).png", "other_mask=other_mask.png"));
+  EXPECT_THAT(kept.warnings(), ElementsAre(HasSubstr("benign (1)_mask.png and 1 more: named as")));
+  EXPECT_THAT(texts(find_cases(folder_ / "benign (1)_mask.png", 1)),
+              ElementsAre("benign (1)_mask=benign (1)_mask.png"));
 }
 
 TEST_F(FindCases, SaysWhyThereIsNothing) {
