@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <vector>
 
 namespace vireo::source {
 namespace {
@@ -71,7 +70,47 @@ std::optional<MaskNames::Match> match_usual(const std::string& name,
   return std::nullopt;
 }
 
+// How many characters all names begin with, numbers whole; from the end, how many they end with.
+size_t common_start(const std::set<std::string>& names, bool from_end) {
+  const auto at = [&](const std::string& name, size_t i) {
+    return from_end ? name[name.size() - 1 - i] : name[i];
+  };
+  const std::string& first = *names.begin();
+  size_t length = first.size();
+  for (const std::string& name : names) {
+    length = std::min(length, name.size());
+    for (size_t i = 0; i < length; ++i)
+      if (at(name, i) != at(first, i)) length = i;
+  }
+  while (length > 0 && is_digit(at(first, length - 1))) --length;
+  return length;
+}
+
+// Names by what is left of them.
+std::map<std::string, std::string> by_own_part(const std::set<std::string>& names) {
+  const size_t start = common_start(names, false), end = common_start(names, true);
+  std::map<std::string, std::string> parts;
+  for (const std::string& name : names)
+    if (start + end < name.size())
+      parts.emplace(name.substr(start, name.size() - start - end), name);
+  return parts;
+}
+
 }  // namespace
+
+std::map<std::string, std::string> pictures_by_number(const std::set<std::string>& masks,
+                                                      const std::set<std::string>& pictures) {
+  if (masks.size() != pictures.size() || masks.empty()) return {};
+  const auto mask_of = by_own_part(masks), picture_of = by_own_part(pictures);
+  if (mask_of.size() != masks.size() || picture_of.size() != masks.size()) return {};
+  std::map<std::string, std::string> result;
+  for (const auto& [part, mask] : mask_of) {
+    const auto picture = picture_of.find(part);
+    if (picture == picture_of.end()) return {};
+    result.emplace(mask, picture->second);
+  }
+  return result;
+}
 
 MaskNames::MaskNames(std::string pattern) : given_(!pattern.empty()) {
   const size_t place = pattern.find("{}");

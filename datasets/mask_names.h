@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -26,6 +27,9 @@ class MaskNames {
   /// The picture, among the names `pictures`, whose mask is called `name` (both without extension).
   std::optional<Match> match(const std::string& name, const std::set<std::string>& pictures) const;
 
+  /// Whether a pattern says how masks are named.
+  bool is_given() const { return given_; }
+
   /// Whether masks of this kind are those of another observer.
   static bool is_second_observer(const std::string& kind);
 
@@ -33,5 +37,11 @@ class MaskNames {
   std::string before_, after_;
   bool given_ = false, open_end_ = false;
 };
+
+/// The picture of every mask where each folder has a name of its own for its files, as in img0001
+/// and label0001: told by what is left without what all of a folder's names begin and end with
+/// (numbers stay whole). Empty unless that puts all masks and all pictures together, one to one.
+std::map<std::string, std::string> pictures_by_number(const std::set<std::string>& masks,
+                                                      const std::set<std::string>& pictures);
 
 }  // namespace vireo::source

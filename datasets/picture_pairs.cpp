@@ -97,8 +97,19 @@ void PicturePairs::add(const FilesByName& pictures,
   const std::set<std::string> names = names_in(pictures);
   std::map<std::string, std::map<std::string, std::vector<fs::path>>> masks_of;  // picture, kind
   std::vector<Problem> strangers;
+  std::map<std::string, std::string> by_number;
+  const bool none_matches = std::none_of(masks.begin(), masks.end(), [&](const auto& mask) {
+    return names_.match(mask.first, names).has_value();
+  });
+  if (none_matches && !names_.is_given()) by_number = pictures_by_number(names_in(masks), names);
+  if (!by_number.empty())
+    notes_.push_back(masks.begin()->second.filename().string() + " is taken for the mask of " +
+                     pictures.at(by_number.at(masks.begin()->first)).filename().string() +
+                     ", and so on by what tells the names of a folder apart");
   for (const auto& [name, file] : masks) {
-    const auto match = names_.match(name, names);
+    const auto number = by_number.find(name);
+    const auto match = number == by_number.end() ? names_.match(name, names)
+                                                 : MaskNames::Match{number->second, ""};
     if (!match)
       strangers.push_back(
           {file, "has no partner in " + folders.pictures.filename().string() + "/", name});
@@ -162,6 +173,7 @@ void PicturePairs::finish(const MaskRule& rule, DatasetSource& source) {
   } else {
     source.test_cases = std::move(test.cases);
   }
+  source.notes.insert(source.notes.end(), notes_.begin(), notes_.end());
   if (united > 0)
     source.notes.push_back(std::to_string(united) +
                            " pictures have several masks, which are united");

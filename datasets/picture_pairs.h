@@ -43,6 +43,7 @@ class PicturePairs {
   MaskNames names_;
   std::map<Part, Found> parts_;
   int64_t second_observers_ = 0;
+  std::vector<std::string> notes_;
 };
 
 /// The rule that the configuration asks for, else `usual`. The classes must be known.

@@ -13,6 +13,7 @@
 #include "datasets/prepare_dataset.h"
 #include "datasets/prepared_cache.h"
 #include "datasets/source.h"
+#include "tests/datasets/small_pictures.h"
 #include "tests/datasets/small_sets.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
@@ -25,64 +26,13 @@ namespace vireo {
 namespace {
 
 namespace fs = std::filesystem;
+using namespace test;  // NOLINT
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
-
-constexpr int kHeight = 16, kWidth = 24;
-
-// A rectangle, elsewhere for every number.
-cv::Mat box(int number, int value = 255) {
-  cv::Mat mask = cv::Mat::zeros(kHeight, kWidth, CV_8U);
-  mask(cv::Rect(1 + number % 7, 2 + number % 5, 8, 6)) = value;
-  return mask;
-}
-
-at::Tensor classes_of(const cv::Mat& mask) {
-  return at::from_blob(mask.data, {1, mask.rows, mask.cols}, at::kByte).clone();
-}
-
-void write(const fs::path& path, const cv::Mat& picture) {
-  fs::create_directories(path.parent_path());
-  ASSERT_TRUE(cv::imwrite(path.string(), picture));
-}
-
-cv::Mat photograph(int number) {
-  cv::Mat picture(kHeight, kWidth, CV_8UC3, cv::Scalar(number, 90, 200));
-  cv::circle(picture, {8, 8}, 4, cv::Scalar(20, 160, number), -1);
-  return picture;
-}
-
-DataConfig config_of(const fs::path& folder, const std::string& more = "") {
-  return DataConfig::from_table(
-      ConfigTable::from_text("folder = \"" + folder.string() + "\"\n" + more, "test"),
-      folder.string() + "_run");
-}
-
-const std::string kTwo = "labels = [\"background\", \"lesion\"]\n";
-
-std::vector<std::string> names(const std::vector<SourceCase>& cases) {
-  std::vector<std::string> result;
-  for (const SourceCase& one : cases) result.push_back(one.name);
-  return result;
-}
-
-// Prepared class numbers of every case.
-std::map<std::string, at::Tensor> prepared(const DataConfig& config) {
-  set_log_quiet(true);
-  prepare_dataset(config);
-  const PreparedCache cache = PreparedCache::open(config.cache);
-  std::map<std::string, at::Tensor> labels;
-  for (const std::string& name : cache.case_names()) labels[name] = cache.load(name).labels;
-  return labels;
-}
-
-bool is_box(const at::Tensor& labels, int number) {
-  return at::equal(labels, classes_of(box(number, 1)));
-}
 
 // ISIC's folders of one year; "" leaves a part out.
 struct IsicNames {
@@ -337,6 +287,27 @@ TEST(PairSets, ReadPartsFoldersOfMasksAndChosenNames) {
   EXPECT_TRUE(is_box(prepared(config_of(root / "odd", chosen)).at("a"), 3));
 }
 
+TEST(PairSets, PairByNumberWhereEachFolderHasANameOfItsOwn) {
+  const fs::path root = test::scratch_folder();
+  for (int i : {1, 2, 10}) {
+    char number[8];
+    std::snprintf(number, sizeof number, "%04d", i);
+    write(root / "set/img" / (std::string("img") + number + ".png"), photograph(i));
+    write(root / "set/label" / (std::string("label") + number + "_x.png"), box(i));
+  }
+  const DatasetSource source = read_source(config_of(root / "set", kTwo));
+  EXPECT_THAT(source.problems, IsEmpty());
+  EXPECT_THAT(source.notes,
+              Contains(HasSubstr("label0001_x.png is taken for the mask of img0001.png")));
+  const auto labels = prepared(config_of(root / "set", kTwo));
+  ASSERT_EQ(labels.size(), 3u);
+  EXPECT_TRUE(is_box(labels.at("img0001"), 1));
+  EXPECT_TRUE(is_box(labels.at("img0010"), 10));
+  // One that has no partner, and none is guessed.
+  write(root / "set/img/img0003.png", photograph(3));
+  EXPECT_THAT(read_source(config_of(root / "set", kTwo)).problems, ::testing::SizeIs(7));
+}
+
 TEST(PairSets, AskWhichMasksAreMeant) {
   const fs::path folder = test::scratch_folder();
   write(folder / "images/a.png", photograph(1));
@@ -352,154 +323,6 @@ TEST(PairSets, AskWhichMasksAreMeant) {
       test::message_of([&] { read_source(config_of(folder, kTwo)); }),
       HasSubstr(
           "holds both labels/ and masks/; keep one of them, or say which with [data] mask_folder"));
-}
-
-// Of each kind of mask one set, with one mask.
-struct OneMask {
-  explicit OneMask(const cv::Mat& mask, const std::string& ending = ".png")
-      : folder(test::scratch_folder() / std::to_string(count++)) {
-    write(folder / "images/a.png", photograph(1));
-    write(folder / "masks" / ("a" + ending), mask);
-  }
-  at::Tensor labels(const std::string& more) const {
-    return prepared(config_of(folder, more)).at("a");
-  }
-  std::string refusal(const std::string& more) const {
-    return test::message_of([&] { prepared(config_of(folder, more)); });
-  }
-  fs::path folder;
-  static inline int count = 0;
-};
-
-TEST(Masks, AreCutAtHalfOnlyWhereThatDecides) {
-  cv::Mat smooth;
-  cv::GaussianBlur(box(2), smooth, {5, 5}, 1);
-  const std::string binary = kTwo + "masks = \"binary\"\n";
-  EXPECT_TRUE(at::equal(OneMask(smooth).labels(binary), classes_of((smooth > 127) / 255)));
-  EXPECT_THAT(OneMask(smooth).refusal(kTwo), HasSubstr("masks = \"binary\""));
-  EXPECT_TRUE(is_box(OneMask(box(2, 1)).labels(binary), 2)) << "0 and 1";
-  EXPECT_TRUE(is_box(OneMask(box(2)).labels(binary + "label_values = [0, 255]"), 2));
-  EXPECT_THAT(OneMask(box(2, 100)).refusal(binary),
-              HasSubstr("masks/a.png: its brightest value is 100, below half of 255"));
-  cv::Mat red(kHeight, kWidth, CV_8UC3, cv::Scalar(0, 0, 0));
-  red.setTo(cv::Scalar(0, 0, 255), box(2));
-  EXPECT_THAT(OneMask(red).refusal(binary), HasSubstr("masks/a.png: is in colour"));
-  EXPECT_THAT(test::message_of(
-                  [] { config_of("x", "labels = [\"a\", \"b\", \"c\"]\nmasks = \"binary\""); }),
-              HasSubstr("tells foreground from background; labels names 3 classes"));
-}
-
-TEST(Masks, OfTwoIndicesAreBinaryWhateverTheirPalette) {
-  // 2 x 2 pixels, a palette of black and red (or of any two): indices 0, 1 over 1, 0.
-  const auto png = [](const std::string& palette) {
-    const auto big = [](uint32_t value) {
-      std::string text;
-      for (int i = 3; i >= 0; --i) text += static_cast<char>(value >> (8 * i));
-      return text;
-    };
-    const auto chunk = [&](const std::string& body) {
-      const auto crc =
-          ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size()));
-      return big(static_cast<uint32_t>(body.size() - 4)) + body + big(static_cast<uint32_t>(crc));
-    };
-    const std::string rows("\0\0\1\0\1\0", 6);
-    std::string packed(100, '\0');
-    uLongf size = packed.size();
-    ::compress(reinterpret_cast<Bytef*>(packed.data()),
-               &size,
-               reinterpret_cast<const Bytef*>(rows.data()),
-               rows.size());
-    packed.resize(size);
-    return "\x89PNG\r\n\x1a\n" + chunk("IHDR" + big(2) + big(2) + std::string("\x8\x3\0\0\0", 5)) +
-           chunk("PLTE" + palette) + chunk("IDAT" + packed) + chunk("IEND");
-  };
-  const fs::path path = test::scratch_folder() / "mask.png";
-  MaskRule rule;
-  rule.kind = MaskRule::Kind::kBinary;
-  const at::Tensor indices = at::tensor({0, 1, 1, 0}, at::kInt);
-  test::write_text(path, png(std::string("\0\0\0\xff\0\0", 6)));
-  EXPECT_TRUE(at::equal(read_masks({path}, rule).values.flatten(), indices));
-  // Black and white in this order or the other: brightness decides.
-  test::write_text(path, png(std::string("\xff\xff\xff\0\0\0", 6)));
-  EXPECT_TRUE(at::equal(read_masks({path}, rule).values.flatten(), 1 - indices));
-}
-
-// Puts an EXIF orientation into a JPEG.
-void set_orientation(const fs::path& path, int orientation) {
-  std::string bytes = read_text(path);
-  std::string exif(
-      "\xff\xe1\0\x22"
-      "Exif\0\0MM\0\x2a\0\0\0\x8\0\1\1\x12\0\3\0\0\0\1\0\0\0\0\0\0\0\0",
-      36);
-  exif[29] = static_cast<char>(orientation);
-  test::write_text(path, bytes.insert(2, exif));
-}
-
-TEST(Photographs, AreTurnedWhereTheSizeOfTheirMaskAsksForIt) {
-  const fs::path folder = test::scratch_folder();
-  cv::Mat upright_mask, upright;
-  cv::rotate(box(1), upright_mask, cv::ROTATE_90_CLOCKWISE);
-  for (const char* name : {"shown", "stored", "half"})
-    write(folder / "images" / (std::string(name) + ".jpg"), photograph(1));
-  write(folder / "masks/shown.png", upright_mask);
-  write(folder / "masks/stored.png", box(1));
-  write(folder / "masks/half.png", box(1));
-  set_orientation(folder / "images/shown.jpg", 6);
-  set_orientation(folder / "images/stored.jpg", 6);
-  set_orientation(folder / "images/half.jpg", 3);
-  DataConfig config = config_of(folder, kTwo);
-  DatasetSource source = read_source(config);
-  std::map<std::string, RawCase> cases;
-  std::vector<CaseScan> scans;
-  for (const SourceCase& one : source.cases) {
-    cases.emplace(one.name, read_case(one));
-    scans.push_back(scan_case(one, {}));
-    EXPECT_TRUE(scans.back().problems.empty()) << one.name;
-  }
-  const at::Tensor stored = cases.at("stored").image.values;
-  EXPECT_THAT(stored.sizes(), ElementsAre(3, 1, kHeight, kWidth));
-  // A quarter turn to the right.
-  EXPECT_TRUE(at::equal(cases.at("shown").image.values, stored.transpose(2, 3).flip(3)));
-  EXPECT_TRUE(at::equal(cases.at("half").image.values, stored));
-
-  const WarningsKept kept;
-  check_dataset(config, scans, source);
-  EXPECT_THAT(
-      kept.warnings(),
-      ElementsAre(AllOf(HasSubstr("1 picture has an EXIF orientation (half.jpg: 3) and masks "
-                                  "whose size does not tell"),
-                        HasSubstr("mogrify -auto-orient"))));
-}
-
-TEST(Masks, ReadColoursByTheTable) {
-  cv::Mat coded(kHeight, kWidth, CV_8UC3, cv::Scalar(0, 0, 0));
-  coded.setTo(cv::Scalar(0, 128, 255), box(1));  // blue, green, red
-  coded.setTo(cv::Scalar(255, 0, 0), box(9) - box(1));
-  const std::string table = "labels = [\"background\", \"a\", \"b\"]\nmasks = \"colors\"\n";
-  const std::string colors = "label_colors = [\"#000000\", \"#ff8000\", \"#0000ff\"]\n";
-  const cv::Mat expected = box(1, 1) + (box(9) - box(1)) / 255 * 2;
-  EXPECT_TRUE(at::equal(OneMask(coded).labels(table + colors), classes_of(expected)));
-  coded.at<cv::Vec3b>(0, 0) = {3, 2, 1};
-  EXPECT_THAT(
-      OneMask(coded).refusal(table + colors),
-      HasSubstr("masks/a.png: holds colours that label_colors does not give: #010203 (1 pixels)"));
-  EXPECT_THAT(OneMask(coded, ".jpg").refusal(table + colors),
-              HasSubstr("is a JPEG, which does not keep colours"));
-  EXPECT_THAT(OneMask(coded).refusal(table),
-              HasSubstr("needs labels and for each of them its colour"));
-  EXPECT_THAT(OneMask(coded).refusal("labels = [\"background\", \"a\", \"b\"]\n"),
-              HasSubstr("is a colour picture"));
-}
-
-TEST(Masks, OfNumberedObjectsAreForeground) {
-  cv::Mat objects = box(1, 7);
-  objects(cv::Rect(18, 10, 4, 4)) = 200;
-  cv::Mat expected = box(1, 1);
-  expected(cv::Rect(18, 10, 4, 4)) = 1;
-  const std::string instances = kTwo + "masks = \"instances\"\n";
-  EXPECT_TRUE(at::equal(OneMask(objects).labels(instances), classes_of(expected)));
-  EXPECT_THAT(OneMask(objects, ".jpg").refusal(instances),
-              HasSubstr("is a JPEG, which does not keep numbers"));
 }
 
 TEST(SliceSize, BringsEveryPictureToOneSizeAndKeepsItsRegion) {
