@@ -219,7 +219,7 @@ TEST(PictureRefuses, SizesThatTheFileCannotHold) {
     write_image(folder / name, at::zeros({3, 1, 4, 4}, at::kByte), flat(4, 4));
     return read_text(folder / name);
   };
-  write_png(folder / "a.png", 30000, 20000, 8, 0, {}, "");
+  write_png(folder / "a.png", 20000, 30000, 8, 0, {}, "");
   EXPECT_THAT(refusal(folder / "a.png"), HasSubstr("30000 x 20000 pixels; a file of"));
   declared("a.bmp", sound("a.bmp"), 18, std::string("\x30\x75\0\0\x20\x4e\0\0", 8));
   const std::string jpeg = sound("a.jpg");
