@@ -14,6 +14,7 @@
 #include "datasets/picture_reader.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/utf8.h"
 
 namespace vireo {
 namespace {
@@ -334,6 +335,19 @@ void refuse_links_out(const PictureDataConfig& config, const PictureSource& sour
   for (const PictureItem& item : source.set.items) held.check(config.folder / item.name);
 }
 
+// The cache names pictures and classes in JSON.
+void check_names(PictureSource& source) {
+  source.set.name = valid_utf8(source.set.name);
+  for (const std::string& name : source.set.class_names)
+    if (!is_utf8(name))
+      source.problems.push_back(
+          {source.folder / name, "the class's name is no UTF-8; rename it", ""});
+  for (const PictureItem& item : source.set.items)
+    if (!is_utf8(item.name))
+      source.problems.push_back(
+          {source.folder / item.name, "its name is no UTF-8; rename the file", ""});
+}
+
 // A patient whose pictures lie in two parts would be learned and asked for at once.
 void check_patients(PictureSource& source) {
   std::map<int64_t, std::set<Part>> parts;
@@ -435,6 +449,7 @@ PictureSource read_picture_source(const PictureDataConfig& config) {
                     "holds no pictures of classes. Expected: CLASS/*.png, a labels.csv, "
                     "train.txt with \"path label\" a line, or a MedMNIST .npz");
   if (format != Format::kMedmnist) refuse_links_out(config, source);
+  check_names(source);
   check_patients(source);
   return source;
 }

@@ -15,6 +15,7 @@
 #include "datasets/layouts.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
+#include "vision/core/utf8.h"
 #include "vision/io/image_file.h"
 
 namespace vireo {
@@ -257,6 +258,15 @@ void read_folds(const DataConfig& config, DatasetSource& source) {
   if (files.val.empty()) source.folds.clear();
 }
 
+// Caches, splits and checkpoints name cases in JSON.
+void check_names(DatasetSource& source) {
+  source.name = valid_utf8(source.name);
+  for (const auto* cases : {&source.cases, &source.test_cases})
+    for (const SourceCase& one : *cases)
+      if (!is_utf8(one.name))
+        source.problems.push_back({one.images[0], "its name is no UTF-8; rename the file", {}});
+}
+
 // What the user is told of the parts.
 void note_parts(DatasetSource& source) {
   if (!source.test_cases.empty())
@@ -320,6 +330,7 @@ DatasetSource read_source(const DataConfig& config) {
                         " classes; at most 255 are prepared (labels are stored in 8 bits)");
   sort_by_name(source.cases);
   sort_by_name(source.test_cases);
+  check_names(source);
   if (source.cases.empty() && source.problems.empty())
     throw DataError(source.folder, "holds no training cases");
   read_folds(config, source);

@@ -308,6 +308,21 @@ TEST(PairSets, PairByNumberWhereEachFolderHasANameOfItsOwn) {
   EXPECT_THAT(read_source(config_of(root / "set", kTwo)).problems, ::testing::SizeIs(7));
 }
 
+TEST(PairSets, AskForNamesThatTheirFilesCanHold) {
+  const fs::path folder = test::scratch_folder();
+  write(folder /
+            "images/sch\xe4"
+            "del.png",
+        photograph(1));
+  write(folder /
+            "masks/sch\xe4"
+            "del.png",
+        box(1));
+  const DatasetSource source = read_source(config_of(folder, kTwo));
+  ASSERT_EQ(source.problems.size(), 1u);
+  EXPECT_THAT(source.problems[0].reason, HasSubstr("its name is no UTF-8; rename the file"));
+}
+
 TEST(PairSets, AskWhichMasksAreMeant) {
   const fs::path folder = test::scratch_folder();
   write(folder / "images/a.png", photograph(1));
