@@ -58,8 +58,8 @@ Description describe(const InfoArguments& arguments) {
   }
   if (fs::is_directory(path)) return describe_folder(path);
   if (path.extension() == ".safetensors") return describe_safetensors(path);
-  if (!image_extension(path).empty()) return describe_image(path);
   if (is_dicom(path)) return describe_dicom(path);
+  if (!image_extension(path).empty()) return describe_image(path);
   throw DataError(
       path,
       "is neither an image (.nii .nii.gz .hdr .nrrd .mha .png .jpg .tif .bmp, DICOM) nor a "

@@ -35,8 +35,9 @@ std::vector<fs::path> image_files(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (!entry.is_regular_file() || entry.path().filename().string().starts_with(".")) continue;
     const std::string extension = image_extension(entry.path());
-    // A pair's header stands for both.
-    if (!extension.empty() && extension != ".img" && extension != ".img.gz")
+    // A pair's header stands for both. DICOM files may end in anything.
+    if (!extension.empty() && extension != ".img" && extension != ".img.gz" &&
+        !is_dicom(entry.path()))
       files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
@@ -120,7 +121,7 @@ void refuse_equal_names(InputCases& found) {
 InputCases cases_of_file(const fs::path& input, int64_t channel_count, bool plain_names) {
   InputCases found;
   Groups groups;
-  if (image_extension(input).empty()) {
+  if (image_extension(input).empty() || is_dicom(input)) {
     DicomScan scan;
     if (is_dicom(input)) scan = scan_dicom(input);
     refuse_without_series(input, scan);

@@ -54,9 +54,10 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-std::string output_extension(const fs::path& input) {
-  if (is_picture(input)) return ".png";
-  const std::string extension = image_extension(input);
+std::string output_extension(const InputCase& input) {
+  if (input.series) return ".nii.gz";
+  if (is_picture(input.files[0])) return ".png";
+  const std::string extension = image_extension(input.files[0]);
   if (extension == ".nrrd" || extension == ".nhdr") return ".nrrd";
   if (extension == ".mha" || extension == ".mhd") return ".mha";
   return ".nii.gz";
@@ -247,7 +248,7 @@ class Prediction {
   }
 
   fs::path label_file(const InputCase& input) const {
-    return options_.output / (input.name + output_extension(input.files[0]));
+    return options_.output / (input.name + output_extension(input));
   }
 
   // Where results go beside inputs, images that are no results must stay, taken as inputs or not.
@@ -426,7 +427,7 @@ class Prediction {
 
   // The file whose header the outputs take over.
   static fs::path header_source(const InputCase& input) {
-    return is_nifti(input.files[0]) ? input.files[0] : fs::path();
+    return !input.series && is_nifti(input.files[0]) ? input.files[0] : fs::path();
   }
 
   // Tells what the case will take, or refuses it.

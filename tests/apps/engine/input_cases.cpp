@@ -129,6 +129,22 @@ TEST_F(FindCases, TakesSeriesAndVolumesAndLeavesPicturesOut) {
   EXPECT_EQ(found.cases[1].name, "volume");
 }
 
+TEST_F(FindCases, KnowsDicomByItsContentWhateverItsName) {
+  Geometry grid;
+  grid.size_zyx = {3, 4, 5};
+  for (const char* extension : {".img", ".nii"}) {
+    const fs::path study = folder_ / extension;
+    fs::create_directory(study);
+    for (const test::MadeSlice& slice : test::slices_of(grid))
+      test::write_slice(study / (std::to_string(slice.instance) + extension), slice);
+    const InputCases found = find_cases(study, 1);
+    ASSERT_EQ(found.cases.size(), 1u);
+    EXPECT_TRUE(found.cases[0].series);
+    EXPECT_EQ(found.cases[0].files.size(), 3u);
+    EXPECT_TRUE(find_cases(study / (std::string("2") + extension), 1).cases.at(0).series);
+  }
+}
+
 TEST_F(FindCases, LeavesMasksBesideTheirPicturesOut) {
   put({"benign (1).png",
        "benign (1)_mask.png",

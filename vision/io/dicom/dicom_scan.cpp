@@ -17,8 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using Problem = DicomSeries::Problem;
 
-// Planes are one where their axes differ by no more than rounding of six decimals would explain.
-constexpr double kSameDirection = 1e-4;
+// Planes are one where their axes differ by no more than rounding to three decimals would explain.
+constexpr double kSameDirection = 1e-3;
 constexpr double kSameSpacing = 1e-3;  // relative
 // Frames of one file times volumes that they belong to.
 constexpr size_t kMostDescriptions = 4'000'000;

@@ -1,6 +1,7 @@
 #include "vision/io/dicom/dicom_scan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <functional>
 #include <random>
@@ -299,6 +300,22 @@ TEST(DicomScan, KeepsEchoesPlanesAndTimePointsApartAndDropsLocalisers) {
     firsts.push_back(read_dicom_series(series).values.min().item<float>());
   }
   EXPECT_THAT(firsts, ::testing::UnorderedElementsAre(0, 500, 1000, 2000, 3000));
+}
+
+TEST(DicomScan, TakesAxesThatAreRoundedOtherwiseForOnePlane) {
+  const fs::path folder = test::scratch_folder();
+  Geometry grid = test::plain_grid();
+  const double c = std::cos(0.35), s = std::sin(0.35);
+  grid.direction_lps_from_zyx = {{{0, 0, 1}, {-s, c, 0}, {c, s, 0}}};
+  auto slices = test::slices_of(grid);
+  for (size_t z = 1; z < slices.size(); z += 2)
+    for (double& component : slices[z].y_lps) component = std::round(component * 1000) / 1000;
+  for (const auto& slice : slices)
+    test::write_slice(folder / (std::to_string(slice.instance) + ".dcm"), slice);
+  const DicomScan scan = scan_dicom(folder);
+  ASSERT_THAT(scan.series, SizeIs(1));
+  EXPECT_THAT(scan.series[0].problems, SizeIs(0));
+  EXPECT_THAT(scan.series[0].slices, SizeIs(5));
 }
 
 TEST(DicomScan, NamesCasesAfterFoldersInAnyScript) {
