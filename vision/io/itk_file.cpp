@@ -236,18 +236,26 @@ size_t bytes_at_hand(const fs::path& path) {
   return bytes;
 }
 
+constexpr size_t kLongestMetaName = 200, kLongestMetaLine = 4000;
+
 // What MetaIO takes as its header has it: a number of dimensions beyond its own ten keeps it busy
-// for seconds, a compressed .mha that is cut off passes for whole, and of a file of voxels that is
-// not there it takes the length to be -1.
+// for seconds, a field's name of more than 255 bytes, ends of lines included, goes beyond its
+// memory, a compressed .mha that is cut off passes for whole, and of a file of voxels that is not
+// there it takes the length to be -1.
 void check_meta_header(const fs::path& path) {
   const std::string extension = image_extension(path);
   if (extension != ".mha" && extension != ".mhd") return;
   std::ifstream in(path, std::ios::binary);
   std::string line;
   int64_t compressed = -1;
+  size_t name_bytes = 0;
   for (int lines = 0; lines < 1000 && std::getline(in, line); ++lines) {
     const size_t separator = line.find_first_of("=:");
+    name_bytes += std::min(separator, line.size()) + 1;
+    if (name_bytes > kLongestMetaName || line.size() > kLongestMetaLine)
+      throw DataError(path, "is broken: its header has a line that is no \"NAME = VALUE\"");
     if (separator == std::string::npos) continue;
+    name_bytes = 0;
     const char* value = line.c_str() + separator + 1;
     if (line.starts_with("CompressedDataSize")) compressed = std::strtoll(value, nullptr, 10);
     if (line.find("NDims") < separator) {

@@ -1,6 +1,7 @@
 #include "vision/io/picture_bytes.h"
 
 #include <cstdlib>
+#include <vector>
 
 #include <zlib.h>
 
@@ -115,41 +116,87 @@ void check_bmp(const fs::path& path, std::string_view bytes) {
   check_size(path, bytes.size(), {number(kWidth), number(kWidth + octets), 32});
 }
 
-// The first directory, of classic and of big files, in either order of bytes.
-void check_tiff(const fs::path& path, std::string_view bytes) {
-  constexpr uint64_t kWidth = 256, kLength = 257, kBits = 258, kSamples = 277, kShort = 3;
-  const bool big_first = bytes.starts_with("MM");
-  const auto number = [&](uint64_t at, size_t count) {
-    uint64_t value = 0;
-    if (at > bytes.size() || count > bytes.size() - at) return value;
-    if (!big_first) return little_endian(bytes, at, count);
-    for (size_t i = 0; i < count; ++i)
-      value = value << 8 | static_cast<unsigned char>(bytes[at + i]);
-    return value;
+// The first directory of a TIFF file, classic or big, in either order of bytes.
+class TiffDirectory {
+ public:
+  struct Entry {
+    uint64_t tag = 0, value = 0;
+    size_t place = 0, value_size = 0;  // of its first value
   };
-  const bool big_file = number(2, 2) == 43;
-  const size_t offset_size = big_file ? 8 : 4, count_size = big_file ? 8 : 2;
-  const uint64_t directory = number(big_file ? 8 : 4, offset_size);
-  const uint64_t entries = number(directory, count_size), entry_size = 4 + 2 * offset_size;
-  if (directory >= bytes.size() || entries > bytes.size() / entry_size)
-    cut_off(path, "the TIFF ends before its directory");
-  DeclaredSize size;
-  uint64_t samples = 1, bits = 1;
-  for (uint64_t i = 0; i < entries; ++i) {
-    const uint64_t at = directory + count_size + i * entry_size;
-    const uint64_t tag = number(at, 2), count = number(at + 4, offset_size);
-    const size_t value_size = number(at + 2, 2) == kShort ? 2 : offset_size;
-    // What does not fit into the entry lies elsewhere.
-    const uint64_t place = at + 4 + offset_size;
-    const bool inside = count <= offset_size / value_size;
-    const uint64_t value = number(inside ? place : number(place, offset_size), value_size);
-    if (tag == kWidth) size.width = std::max(size.width, value);
-    if (tag == kLength) size.height = std::max(size.height, value);
-    if (tag == kSamples) samples = std::max(samples, value);
-    if (tag == kBits) bits = std::max(bits, value);
+
+  TiffDirectory(const fs::path& path, std::string_view bytes)
+      : bytes_(bytes), big_first_(bytes.starts_with("MM")) {
+    const bool big_file = number(2, 2) == 43;
+    const size_t offset_size = big_file ? 8 : 4, count_size = big_file ? 8 : 2;
+    const uint64_t directory = number(big_file ? 8 : 4, offset_size);
+    const uint64_t count = number(directory, count_size), entry_size = 4 + 2 * offset_size;
+    if (directory >= bytes.size() || count > bytes.size() / entry_size)
+      cut_off(path, "the TIFF ends before its directory");
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t at = directory + count_size + i * entry_size;
+      Entry entry;
+      entry.tag = number(at, 2);
+      entry.value_size = number(at + 2, 2) == kShort ? 2 : offset_size;
+      entry.place = at + 4 + offset_size;
+      // What does not fit into the entry lies elsewhere.
+      if (number(at + 4, offset_size) > offset_size / entry.value_size)
+        entry.place = number(entry.place, offset_size);
+      entry.value = number(entry.place, entry.value_size);
+      entries_.push_back(entry);
+    }
   }
-  size.bits_per_pixel = std::min<uint64_t>(samples, 65535) * std::min<uint64_t>(bits, 64);
-  check_size(path, bytes.size(), size);
+
+  /// The largest of a tag's values, or `otherwise`.
+  uint64_t largest(uint64_t tag, uint64_t otherwise) const {
+    uint64_t found = 0;
+    for (const Entry& entry : entries_)
+      if (entry.tag == tag) found = std::max(found, entry.value);
+    return found > 0 ? found : otherwise;
+  }
+
+  /// Puts `value` where a tag's larger ones stand.
+  void lower(uint64_t tag, uint64_t value, std::string& bytes) const {
+    for (const Entry& entry : entries_)
+      for (size_t i = 0; entry.tag == tag && entry.value > value && i < entry.value_size; ++i)
+        bytes[entry.place + (big_first_ ? entry.value_size - 1 - i : i)] =
+            static_cast<char>(value >> (8 * i));
+  }
+
+ private:
+  static constexpr uint64_t kShort = 3;
+
+  // 0 beyond the end.
+  uint64_t number(uint64_t at, size_t count) const {
+    uint64_t value = 0;
+    if (at > bytes_.size() || count > bytes_.size() - at) return value;
+    if (!big_first_) return little_endian(bytes_, at, count);
+    for (size_t i = 0; i < count; ++i)
+      value = value << 8 | static_cast<unsigned char>(bytes_[at + i]);
+    return value;
+  }
+
+  std::string_view bytes_;
+  bool big_first_;
+  std::vector<Entry> entries_;
+};
+
+constexpr uint64_t kTiffWidth = 256, kTiffLength = 257, kTiffBits = 258, kTiffSamples = 277,
+                   kTiffRowsPerStrip = 278, kTiffTileWidth = 322, kTiffTileLength = 323;
+
+bool is_tiff(std::string_view bytes) {
+  return bytes.starts_with("II") || bytes.starts_with("MM");
+}
+
+void check_tiff(const fs::path& path, std::string_view bytes) {
+  const TiffDirectory directory(path, bytes);
+  const uint64_t bits = std::min<uint64_t>(directory.largest(kTiffSamples, 1), 65535) *
+                        std::min<uint64_t>(directory.largest(kTiffBits, 1), 64);
+  check_size(path,
+             bytes.size(),
+             {directory.largest(kTiffWidth, 0), directory.largest(kTiffLength, 0), bits});
+  check_size(path,
+             bytes.size(),
+             {directory.largest(kTiffTileWidth, 1), directory.largest(kTiffTileLength, 1), bits});
 }
 
 }  // namespace
@@ -170,7 +217,13 @@ void check_picture(const fs::path& path, const std::string& bytes) {
   if (bytes.starts_with(kPngSignature)) check_png(path, bytes);
   if (bytes.starts_with(kJpegSignature)) check_jpeg(path, bytes);
   if (bytes.starts_with("BM")) check_bmp(path, bytes);
-  if (bytes.starts_with("II") || bytes.starts_with("MM")) check_tiff(path, bytes);
+  if (is_tiff(bytes)) check_tiff(path, bytes);
+}
+
+void bound_strips(const fs::path& path, std::string& bytes) {
+  if (!is_tiff(bytes)) return;
+  const TiffDirectory directory(path, bytes);
+  directory.lower(kTiffRowsPerStrip, directory.largest(kTiffLength, 0), bytes);
 }
 
 }  // namespace vireo::io

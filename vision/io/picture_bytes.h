@@ -38,4 +38,8 @@ bool is_jpeg_frame(unsigned char marker);
 /// hold or than 2^30.
 void check_picture(const std::filesystem::path& path, const std::string& bytes);
 
+/// Lowers a TIFF file's rows in a strip to those of the picture, which means the same: decoders
+/// take memory for as many as it says.
+void bound_strips(const std::filesystem::path& path, std::string& bytes);
+
 }  // namespace vireo::io

@@ -131,6 +131,7 @@ StoredImage stored_picture(const fs::path& path, const cv::Mat& picture) {
 std::string checked_bytes(const fs::path& path) {
   std::string bytes = read_text(path, size_t{1} << 31);
   check_picture(path, bytes);
+  bound_strips(path, bytes);
   return bytes;
 }
 

@@ -161,6 +161,12 @@ TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {
       << "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\n"
          "DimSize = 5 4 2\nElementType = MET_UCHAR\nElementDataFile = gone.zraw\n";
   EXPECT_THAT(refusal(folder / "gone.mha"), HasSubstr("in \"gone.zraw\" (ElementDataFile)"));
+  // A field's name that no line's end cuts off.
+  std::ofstream(folder / "named.mha", std::ios::binary)
+      << "ObjectType = Image\nNDims = 3\nDimSize = 2 2 1\n"
+      << std::string(150, 'x') << "\n"
+      << std::string(150, 'y') << "ElementType = MET_UCHAR\nElementDataFile = LOCAL\nabcd";
+  EXPECT_THAT(refusal(folder / "named.mha"), HasSubstr("a line that is no \"NAME = VALUE\""));
   std::ofstream(folder / "long.mha", std::ios::binary)
       << "ObjectType = Image\nNDims = 3\nDimSize = 2 2 1\nElementType = MET_UCHAR\n"
          "ElementDataFile = "

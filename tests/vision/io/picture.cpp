@@ -10,6 +10,7 @@
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
 #include "vision/io/image_file.h"
+#include "vision/io/picture_bytes.h"
 
 namespace vireo {
 namespace {
@@ -230,6 +231,21 @@ TEST(PictureRefuses, SizesThatTheFileCannotHold) {
   ASSERT_NE(entry("\1\1"), std::string::npos);
   tiff.replace(entry("\0\1") + 8, 2, "\x30\x75");
   declared("a.tif", tiff, entry("\1\1") + 8, "\x20\x4e");
+}
+
+// Decoders take memory for as many rows as a strip is said to have.
+TEST(Picture, TiffStripsReachNoFurtherThanThePicture) {
+  const fs::path path = test::scratch_folder() / "a.tif";
+  const at::Tensor values = at::randint(0, 256, {3, 1, 4, 5}).to(at::kByte);
+  write_image(path, values, flat(4, 5));
+  std::string bytes = read_text(path);
+  const size_t rows = bytes.rfind(std::string("\x16\1\3\0\1\0\0\0", 8)) + 8;
+  ASSERT_GE(rows, 8u);
+  bytes.replace(rows, 2, "\xff\xff");
+  write_text_atomically(path, bytes);
+  EXPECT_TRUE(at::equal(read_image(path).values, values.to(at::kFloat)));
+  io::bound_strips(path, bytes);
+  EXPECT_EQ(bytes.substr(rows, 2), std::string("\4\0", 2));
 }
 
 TEST(PictureRefuses, DicomUnderAPicturesName) {

@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMostBytesPerByte = 2048;  // of a compressed image, beyond what is always allowed
 constexpr int64_t kAlwaysAllowedBytes = int64_t{64} << 20;
 constexpr Uint32 kLongestValueKept = 4096;
+constexpr Uint32 kLongestUid = 64;
 constexpr int64_t kMostFrames = 1 << 20;
 
 // Whether all behind the declared pixels is zero, and less than a frame: padding.
@@ -181,6 +182,11 @@ std::optional<std::string> series_uid_of_broken(const fs::path& path) {
                                                      DCM_BitsAllocated);
   // Reports and plans are no slices, whatever they lack.
   if (status.good() && !format.getDataset()->tagExists(DCM_Rows)) return "";
+  // Its value may be declared beyond the file's end.
+  DcmElement* element = nullptr;
+  if (format.getDataset()->findAndGetElement(DCM_SeriesInstanceUID, element).good() &&
+      element->getLengthField() > kLongestUid)
+    return std::nullopt;
   const std::string uid = dicom_text(*format.getDataset(), DCM_SeriesInstanceUID);
   // Cut off within the UID, it ends in anything.
   if (status.bad() && (uid.empty() || uid.find_first_not_of("0123456789.") != std::string::npos))
