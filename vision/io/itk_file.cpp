@@ -303,6 +303,29 @@ itk::ImageIOBase::Pointer open(const fs::path& path) {
   return io;
 }
 
+int64_t volumes_of(const itk::ImageIOBase& io) {
+  return io.GetNumberOfDimensions() > 3 ? static_cast<int64_t>(io.GetDimensions(3)) : 1;
+}
+
+// The bytes of all voxels, once the file can hold as many.
+size_t check_size(const fs::path& path, const itk::ImageIOBase& io) {
+  constexpr size_t kMostCompression = 1100;
+  const Geometry geometry = geometry_of(path, io);
+  const auto& size = geometry.size_zyx;
+  const size_t bytes = checked_product(path,
+                                       {size[0],
+                                        size[1],
+                                        size[2],
+                                        volumes_of(io),
+                                        static_cast<int64_t>(io.GetNumberOfComponents())}) *
+                       bytes_of(stored_type(path, io.GetComponentType()));
+  if (bytes / kMostCompression > bytes_at_hand(path))
+    throw DataError(path,
+                    "its header declares " + std::to_string(bytes) +
+                        " bytes of voxels, which the file cannot hold. It is cut off or broken");
+  return bytes;
+}
+
 template <typename Function>
 auto guarded(const fs::path& path, Function&& function) {
   try {
@@ -320,10 +343,9 @@ auto guarded(const fs::path& path, Function&& function) {
 ItkHeader read_itk_header(const fs::path& path) {
   return guarded(path, [&] {
     const auto io = open(path);
-    const int64_t volumes =
-        io->GetNumberOfDimensions() > 3 ? static_cast<int64_t>(io->GetDimensions(3)) : 1;
+    check_size(path, *io);
     return ItkHeader{geometry_of(path, *io),
-                     volumes * io->GetNumberOfComponents(),
+                     volumes_of(*io) * io->GetNumberOfComponents(),
                      stored_type(path, io->GetComponentType())};
   });
 }
@@ -331,21 +353,13 @@ ItkHeader read_itk_header(const fs::path& path) {
 StoredImage read_itk(const fs::path& path) {
   return guarded(path, [&] {
     const auto io = open(path);
+    const size_t bytes = check_size(path, *io);
     StoredImage image;
     image.type = stored_type(path, io->GetComponentType());
     image.geometry = geometry_of(path, *io);
     image.components = io->GetNumberOfComponents();
+    image.volumes = volumes_of(*io);
     const unsigned dimensions = io->GetNumberOfDimensions();
-    image.volumes = dimensions > 3 ? static_cast<int64_t>(io->GetDimensions(3)) : 1;
-    const auto& size = image.geometry.size_zyx;
-    const size_t bytes =
-        checked_product(path, {size[0], size[1], size[2], image.volumes, image.components}) *
-        bytes_of(image.type);
-    constexpr size_t kMostCompression = 1100;
-    if (bytes / kMostCompression > bytes_at_hand(path))
-      throw DataError(path,
-                      "its header declares " + std::to_string(bytes) +
-                          " bytes of voxels, which the file cannot hold. It is cut off or broken");
     itk::ImageIORegion region(dimensions);
     for (unsigned axis = 0; axis < dimensions; ++axis)
       region.SetSize(axis, io->GetDimensions(axis));

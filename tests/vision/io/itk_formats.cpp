@@ -149,6 +149,8 @@ TEST(ItkFormats, RefuseWhatIsCutOffOrLying) {
       << "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = False\n"
          "DimSize = 30000 30000 30000\nElementType = MET_FLOAT\nElementDataFile = LOCAL\nabc";
   EXPECT_THAT(refusal(folder / "huge.mha"), HasSubstr("which the file cannot hold"));
+  EXPECT_THAT([&] { read_image_header(folder / "huge.mha"); },
+              ::testing::ThrowsMessage<DataError>(HasSubstr("which the file cannot hold")));
   std::ofstream(folder / "deep.mha", std::ios::binary)
       << "ObjectType = Image\nNDims = 01111111111111\nBinaryData = True\nCompressedData = False\n"
          "DimSize = 3 3 3\nElementType = MET_FLOAT\nElementDataFile = LOCAL\nabc";
