@@ -59,6 +59,14 @@ class JsonFields {
   }
   std::string text(const std::string& field) { return text_of(field, require(field)); }
 
+  // A text that DICOM holds as one value of at most 64 characters.
+  std::string line(const std::string& field, const std::string& otherwise) {
+    const std::string value = text(field, otherwise);
+    if (const std::string fault = fault_as_dicom_text(value, 64); !fault.empty())
+      fail(field, fault);
+    return value;
+  }
+
   // An integer, which the schema writes as a string.
   int64_t number_text(const std::string& field, int64_t otherwise) {
     const Json* value = find(field);
@@ -180,16 +188,16 @@ SegmentationMetadata read_dcmqi_metadata(const fs::path& path) {
   JsonFields fields(path, "", document);
   SegmentationMetadata metadata;
   fields.find("@schema");
-  metadata.series_description = fields.text("SeriesDescription", metadata.series_description);
+  metadata.series_description = fields.line("SeriesDescription", metadata.series_description);
   metadata.series_number = fields.number_text("SeriesNumber", metadata.series_number);
   metadata.instance_number = fields.number_text("InstanceNumber", metadata.instance_number);
   metadata.content_label = fields.code_string("ContentLabel", metadata.content_label);
-  metadata.content_description = fields.text("ContentDescription", metadata.content_description);
-  metadata.content_creator_name = fields.text("ContentCreatorName", "");
+  metadata.content_description = fields.line("ContentDescription", metadata.content_description);
+  metadata.content_creator_name = fields.line("ContentCreatorName", "");
   metadata.body_part_examined = fields.code_string("BodyPartExamined", "");
-  metadata.trial_coordinating_center = fields.text("ClinicalTrialCoordinatingCenterName", "");
-  metadata.trial_series_id = fields.text("ClinicalTrialSeriesID", "");
-  metadata.trial_time_point_id = fields.text("ClinicalTrialTimePointID", "");
+  metadata.trial_coordinating_center = fields.line("ClinicalTrialCoordinatingCenterName", "");
+  metadata.trial_series_id = fields.line("ClinicalTrialSeriesID", "");
+  metadata.trial_time_point_id = fields.line("ClinicalTrialTimePointID", "");
 
   const Json& lists = fields.require("segmentAttributes");
   if (!lists.is_array()) fields.fail("segmentAttributes", "is not a list of lists [[{...}]]");

@@ -15,22 +15,10 @@ size_t characters(const std::string& text) {
       text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) >> 6) != 2; }));
 }
 
-// Why DICOM could not hold a text as one value; empty: it can.
-std::string fault_of(const std::string& text, size_t most_characters) {
-  if (characters(text) > most_characters)
-    return "is longer than " + std::to_string(most_characters) + " characters";
-  for (const char c : text)
-    if (c == '\\' || static_cast<unsigned char>(c) < 32)
-      return "holds a backslash or a control character";
-  if (!text.empty() && (text.front() == ' ' || text.back() == ' '))
-    return "starts or ends with a space";
-  return "";
-}
-
 void check_code(const std::string& where, const std::string& what, const CodedConcept& code) {
   if (code.empty() && code.scheme.empty() && code.meaning.empty()) return;
   const auto check = [&](const char* part, const std::string& text, size_t most) {
-    const std::string fault = text.empty() ? "is empty" : fault_of(text, most);
+    const std::string fault = text.empty() ? "is empty" : fault_as_dicom_text(text, most);
     if (!fault.empty())
       throw ConfigError(where, std::string(part) + " of the " + what + " code " + fault);
   };
@@ -40,6 +28,17 @@ void check_code(const std::string& where, const std::string& what, const CodedCo
 }
 
 }  // namespace
+
+std::string fault_as_dicom_text(const std::string& text, size_t most_characters) {
+  if (characters(text) > most_characters)
+    return "is longer than " + std::to_string(most_characters) + " characters";
+  for (const char c : text)
+    if (c == '\\' || static_cast<unsigned char>(c) < 32)
+      return "holds a backslash or a control character";
+  if (!text.empty() && (text.front() == ' ' || text.back() == ' '))
+    return "starts or ends with a space";
+  return "";
+}
 
 const char* to_string(SegmentDescription::Algorithm algorithm) {
   if (algorithm == SegmentDescription::Algorithm::kAutomatic) return "AUTOMATIC";
@@ -78,7 +77,7 @@ void check_segments(const std::string& where, const std::vector<SegmentDescripti
                             ". Each value of the label map needs one description");
     const std::string place = where + ": " + which;
     const auto check = [&](const char* what, const std::string& text, size_t most) {
-      const std::string fault = fault_of(text, most);
+      const std::string fault = fault_as_dicom_text(text, most);
       if (!fault.empty()) throw ConfigError(place, std::string(what) + " " + fault);
     };
     if (segment.name.empty()) throw ConfigError(place, "the name is empty");

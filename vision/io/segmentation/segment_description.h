@@ -49,4 +49,7 @@ void check_segments(const std::string& where, const std::vector<SegmentDescripti
 /// "AUTOMATIC", "SEMIAUTOMATIC" or "MANUAL", as in DICOM.
 const char* to_string(SegmentDescription::Algorithm algorithm);
 
+/// Why DICOM could not hold a text (UTF-8) as one value; empty: it can.
+std::string fault_as_dicom_text(const std::string& text, size_t most_characters);
+
 }  // namespace vireo

@@ -153,6 +153,12 @@ TEST(DcmqiMetadata, ErrorsNameTheField) {
               HasSubstr("Series: is not a field of dcmqi's schema"));
   EXPECT_THAT(refusal(R"([{"op":"replace","path":"/SeriesNumber","value":"x"}])"),
               HasSubstr("SeriesNumber: is \"x\"; a whole number was expected"));
+  const std::string long_text =
+      R"([{"op":"add","path":"/SeriesDescription","value":")" + std::string(65, 'x') + R"("}])";
+  EXPECT_THAT(refusal(long_text.c_str()),
+              HasSubstr("SeriesDescription: is longer than 64 characters"));
+  EXPECT_THAT(refusal(R"([{"op":"add","path":"/ContentCreatorName","value":"a\\b"}])"),
+              HasSubstr("ContentCreatorName: holds a backslash"));
   EXPECT_THAT(refusal(R"([{"op":"add","path":"/ContentLabel","value":"my label"}])"),
               HasSubstr("ContentLabel: is \"my label\"; DICOM allows capitals"));
   EXPECT_THAT(refusal(R"([{"op":"remove",
