@@ -11,6 +11,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "kernels/kept_memory.h"
+
 namespace vireo {
 namespace {
 
@@ -94,6 +96,7 @@ bool reset_resident_peak() {
 }  // namespace
 
 void keep_freed_memory() {
+  static const KeptMemory large_blocks;
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest that glibc accepts
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
@@ -107,6 +110,7 @@ PeakMemory::PeakMemory(c10::Device device) : device_(device) {
     before_ = allocated(device_, false);
     return;
   }
+  release_kept_memory();
 #ifdef __GLIBC__
   malloc_trim(0);
 #endif

@@ -8,9 +8,9 @@
 
 namespace vireo {
 
-/// From now on this process keeps the memory it frees. A training step asks for the same blocks
-/// again and again; the C library would return the large ones each time and get them back page by
-/// page.
+/// From now on this process keeps the memory it frees, large blocks as KeptMemory does. A training
+/// step asks for the same ones again and again; the C library would return them each time and get
+/// them back page by page.
 void keep_freed_memory();
 
 /// The most memory held at once since this was made, beyond what was held then: resident memory of

@@ -17,6 +17,7 @@
 #include "apps/engine/probability_file.h"
 #include "datasets/exif_orientation.h"
 #include "datasets/prepared_slices.h"
+#include "kernels/kept_memory.h"
 #include "kernels/process_memory.h"
 #include "models/inference.h"
 #include "vision/core/atomic_file.h"
@@ -340,6 +341,7 @@ class Prediction {
                      int64_t batch,
                      Stopwatch& watch,
                      PredictionTimes& times) {
+    const KeptMemory kept;
     std::optional<ProbabilityFile> probabilities;
     NativeGrid::SliceSink keep;
     if (options_.probabilities) {
