@@ -8,8 +8,8 @@
 namespace vireo {
 
 /// While one of these lives, the blocks of large tensors that are freed are kept for those to come:
-/// never more than lets all of them together take as much as was in use at a time before. The end of
-/// the last one gives all that is kept back to the system.
+/// never more than lets all of them together take as much as was in use at a time before. The end
+/// of the last one gives all that is kept back to the system.
 class KeptMemory {
  public:
   KeptMemory();

@@ -121,9 +121,9 @@ void refuse_equal_names(InputCases& found) {
 InputCases cases_of_file(const fs::path& input, int64_t channel_count, bool plain_names) {
   InputCases found;
   Groups groups;
-  if (image_extension(input).empty() || is_dicom(input)) {
+  if (const bool dicom = is_dicom(input); dicom || image_extension(input).empty()) {
     DicomScan scan;
-    if (is_dicom(input)) scan = scan_dicom(input);
+    if (dicom) scan = scan_dicom(input);
     refuse_without_series(input, scan);
     if (scan.series.empty())
       throw DataError(input,
