@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
-#include <zlib.h>
 
 #include "datasets/case_scan.h"
 #include "datasets/fingerprint.h"
@@ -16,6 +15,7 @@
 #include "tests/datasets/small_pictures.h"
 #include "tests/datasets/small_sets.h"
 #include "tests/support/exif.h"
+#include "tests/support/made_png.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
@@ -69,26 +69,8 @@ TEST(Masks, AreCutAtHalfOnlyWhereThatDecides) {
 TEST(Masks, OfTwoIndicesAreBinaryWhateverTheirPalette) {
   // 2 x 2 pixels, a palette of black and red (or of any two): indices 0, 1 over 1, 0.
   const auto png = [](const std::string& palette) {
-    const auto big = [](uint32_t value) {
-      std::string text;
-      for (int i = 3; i >= 0; --i) text += static_cast<char>(value >> (8 * i));
-      return text;
-    };
-    const auto chunk = [&](const std::string& body) {
-      const auto crc =
-          ::crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size()));
-      return big(static_cast<uint32_t>(body.size() - 4)) + body + big(static_cast<uint32_t>(crc));
-    };
-    const std::string rows("\0\0\1\0\1\0", 6);
-    std::string packed(100, '\0');
-    uLongf size = packed.size();
-    ::compress(reinterpret_cast<Bytef*>(packed.data()),
-               &size,
-               reinterpret_cast<const Bytef*>(rows.data()),
-               rows.size());
-    packed.resize(size);
-    return "\x89PNG\r\n\x1a\n" + chunk("IHDR" + big(2) + big(2) + std::string("\x8\x3\0\0\0", 5)) +
-           chunk("PLTE" + palette) + chunk("IDAT" + packed) + chunk("IEND");
+    return test::png_file(
+        2, 2, 8, 3, std::string("\0\0\1\0\1\0", 6), test::png_chunk("PLTE", palette));
   };
   const fs::path path = test::scratch_folder() / "mask.png";
   MaskRule rule;

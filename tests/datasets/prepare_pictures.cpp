@@ -4,13 +4,13 @@
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <zlib.h>
 
 #include "datasets/exif_orientation.h"
 #include "datasets/picture_reader.h"
 #include "datasets/picture_shards.h"
 #include "datasets/picture_source.h"
 #include "tests/support/exif.h"
+#include "tests/support/made_png.h"
 #include "tests/support/refusal.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
@@ -256,31 +256,9 @@ TEST(ReadClassifiedPicture, TakesSixteenBitsByTheirFullScaleOrStretched) {
   EXPECT_EQ(read_classified_picture(path, -1, "stretch")[1][1].item<int64_t>(), 255);
 }
 
-std::string png_chunk(const std::string& type, const std::string& content) {
-  const auto word = [](uint32_t value) {
-    return std::string{static_cast<char>(value >> 24),
-                       static_cast<char>(value >> 16),
-                       static_cast<char>(value >> 8),
-                       static_cast<char>(value)};
-  };
-  const std::string checked = type + content;
-  const auto sum = ::crc32(0, reinterpret_cast<const Bytef*>(checked.data()), checked.size());
-  return word(static_cast<uint32_t>(content.size())) + checked + word(static_cast<uint32_t>(sum));
-}
-
 // A PNG of 2 x 1 pixels with 8 bits per channel.
 std::string tiny_png(char colour_type, const std::string& channels, const std::string& more = "") {
-  const std::string line = std::string(1, '\0') + channels;
-  std::string packed(64, '\0');
-  uLongf length = packed.size();
-  ::compress(reinterpret_cast<Bytef*>(packed.data()),
-             &length,
-             reinterpret_cast<const Bytef*>(line.data()),
-             line.size());
-  return "\x89PNG\r\n\x1a\n" +
-         png_chunk("IHDR",
-                   std::string("\0\0\0\2\0\0\0\1\x08", 9) + colour_type + std::string(3, '\0')) +
-         more + png_chunk("IDAT", packed.substr(0, length)) + png_chunk("IEND", "");
+  return test::png_file(1, 2, 8, colour_type, std::string(1, '\0') + channels, more);
 }
 
 TEST(ReadClassifiedPicture, DropsAlphaOfGreyColourAndPalettes) {
@@ -296,8 +274,8 @@ TEST(ReadClassifiedPicture, DropsAlphaOfGreyColourAndPalettes) {
   write_text_atomically(folder / "palette.png",
                         tiny_png(3,
                                  std::string("\x01\x00", 2),
-                                 png_chunk("PLTE", "\x28\x32\x3c\x0a\x14\x1e") +
-                                     png_chunk("tRNS", std::string("\x80\x00", 2))));
+                                 test::png_chunk("PLTE", "\x28\x32\x3c\x0a\x14\x1e") +
+                                     test::png_chunk("tRNS", std::string("\x80\x00", 2))));
   EXPECT_TRUE(read_classified_picture(folder / "palette.png").equal(colours));
 }
 

@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <opencv2/imgcodecs.hpp>
-#include <zlib.h>
 
+#include "tests/support/made_png.h"
 #include "tests/support/test_data.h"
 #include "vision/core/atomic_file.h"
 #include "vision/core/error.h"
@@ -55,41 +55,9 @@ TEST(Picture, KeepsValuesDepthAndColourOrder) {
   EXPECT_EQ(read_image(folder / "deep.png").full_scale, 65535);
 }
 
-// A PNG whose header says what it is told; `chunks` stand before the pixels, `rows` are not packed.
-void write_png(const fs::path& path,
-               int64_t height,
-               int64_t width,
-               int depth,
-               int color_type,
-               const std::vector<std::string>& chunks,
-               const std::string& rows) {
-  const auto big = [](uint32_t value) {
-    std::string text;
-    for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift);
-    return text;
-  };
-  const auto chunk = [&](const std::string& content) {
-    const auto* bytes = reinterpret_cast<const Bytef*>(content.data());
-    return big(static_cast<uint32_t>(content.size() - 4)) + content +
-           big(static_cast<uint32_t>(::crc32(0, bytes, static_cast<uInt>(content.size()))));
-  };
-  std::string packed(::compressBound(rows.size()), '\0');
-  uLongf size = packed.size();
-  ::compress(reinterpret_cast<Bytef*>(packed.data()),
-             &size,
-             reinterpret_cast<const Bytef*>(rows.data()),
-             rows.size());
-  packed.resize(size);
-  std::string file = "\x89PNG\r\n\x1a\n";
-  file += chunk("IHDR" + big(static_cast<uint32_t>(width)) + big(static_cast<uint32_t>(height)) +
-                static_cast<char>(depth) + static_cast<char>(color_type) + std::string(3, '\0'));
-  for (const std::string& extra : chunks) file += chunk(extra);
-  write_text_atomically(path, file + chunk("IDAT" + packed) + chunk("IEND"));
-}
-
 // Palette indices, `depth` bits each; the palette's colours are not grey, and not in order.
 void write_palette_png(const fs::path& path, const at::Tensor& indices, int depth) {
-  std::string palette = "PLTE", rows;
+  std::string palette, rows;
   for (int i = 0; i < 1 << depth; ++i)
     for (const int value : {255 - 40 * i, 7 * i, 11}) palette += static_cast<char>(value);
   for (int64_t y = 0; y < indices.size(0); ++y) {
@@ -103,13 +71,14 @@ void write_palette_png(const fs::path& path, const at::Tensor& indices, int dept
       bits = byte = 0;
     }
   }
-  write_png(path,
-            indices.size(0),
-            indices.size(1),
-            depth,
-            3,
-            {palette, "tRNS" + std::string(1, '\0')},
-            rows);
+  write_text_atomically(path,
+                        test::png_file(static_cast<uint32_t>(indices.size(0)),
+                                       static_cast<uint32_t>(indices.size(1)),
+                                       depth,
+                                       3,
+                                       rows,
+                                       test::png_chunk("PLTE", palette) +
+                                           test::png_chunk("tRNS", std::string(1, '\0'))));
 }
 
 TEST(Picture, LabelsOfAPaletteAreItsIndices) {
@@ -179,10 +148,13 @@ TEST(Picture, HeaderTellsWhatIsRead) {
   const fs::path folder = test::scratch_folder();
   write_palette_png(folder / "palette1.png", at::ones({6, 9}, at::kInt), 1);
   write_palette_png(folder / "palette8.png", at::ones({6, 9}, at::kInt), 8);
-  write_png(folder / "grey1.png", 6, 9, 1, 0, {}, std::string(6 * 3, '\0'));
-  write_png(folder / "grey16.png", 6, 9, 16, 0, {}, std::string(6 * 19, '\0'));
-  write_png(folder / "grey_alpha.png", 6, 9, 8, 4, {}, std::string(6 * 19, '\0'));
-  write_png(folder / "deep_alpha.png", 6, 9, 16, 6, {}, std::string(6 * 73, '\0'));
+  write_text_atomically(folder / "grey1.png", test::png_file(6, 9, 1, 0, std::string(6 * 3, '\0')));
+  write_text_atomically(folder / "grey16.png",
+                        test::png_file(6, 9, 16, 0, std::string(6 * 19, '\0')));
+  write_text_atomically(folder / "grey_alpha.png",
+                        test::png_file(6, 9, 8, 4, std::string(6 * 19, '\0')));
+  write_text_atomically(folder / "deep_alpha.png",
+                        test::png_file(6, 9, 16, 6, std::string(6 * 73, '\0')));
   for (const char* extension : {".png", ".jpg", ".bmp", ".tif"}) {
     cv::imwrite((folder / ("grey" + std::string(extension))).string(), cv::Mat(6, 9, CV_8UC1, 7));
     cv::imwrite((folder / ("colour" + std::string(extension))).string(),
@@ -203,7 +175,7 @@ TEST(Picture, HeaderTellsWhatIsRead) {
 // A hundred megabytes that are not there to decode.
 TEST(Picture, HeaderIsReadWithoutDecoding) {
   const fs::path path = test::scratch_folder() / "large.png";
-  write_png(path, 10000, 10000, 8, 0, {}, "");
+  write_text_atomically(path, test::png_file(10000, 10000, 8, 0, ""));
   EXPECT_THAT(read_image_header(path).geometry.size_zyx, ElementsAre(1, 10000, 10000));
   EXPECT_GE(read_image_header(path).memory.held, 100'000'000);
 }
@@ -220,7 +192,7 @@ TEST(PictureRefuses, SizesThatTheFileCannotHold) {
     write_image(folder / name, at::zeros({3, 1, 4, 4}, at::kByte), flat(4, 4));
     return read_text(folder / name);
   };
-  write_png(folder / "a.png", 20000, 30000, 8, 0, {}, "");
+  write_text_atomically(folder / "a.png", test::png_file(20000, 30000, 8, 0, ""));
   EXPECT_THAT(refusal(folder / "a.png"), HasSubstr("30000 x 20000 pixels; a file of"));
   declared("a.bmp", sound("a.bmp"), 18, std::string("\x30\x75\0\0\x20\x4e\0\0", 8));
   const std::string jpeg = sound("a.jpg");
