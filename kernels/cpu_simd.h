@@ -127,6 +127,9 @@ inline Vector<float> load(const Bf16* from) {
 #if defined(__AVX512F__)
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+#elif defined(__AVX2__)
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 #else
   Simd<float>::Narrow bits;
   __builtin_memcpy(&bits, from, sizeof(bits));
@@ -157,6 +160,11 @@ inline void store(Bf16* to, Vector<float> x) {
   const __mmask16 numbers = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
   const __m512i kept = _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fc0), numbers, (__m512i)rounded);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(kept));
+#elif defined(__AVX2__)
+  const auto kept = (__m256i)(x == x ? rounded : U{} + 0x7fc0u);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(to),
+      _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256(kept, 1)));
 #else
   const auto narrow =
       __builtin_convertvector(x == x ? rounded : U{} + 0x7fc0u, Simd<float>::Narrow);

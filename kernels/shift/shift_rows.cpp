@@ -1,6 +1,6 @@
 #include "kernels/shift/shift_rows.h"
 
-#include "kernels/cpu_scalars.h"
+#include "kernels/cpu_simd.h"
 
 // Compiled once per instruction set, VIREO_ISA being the function that returns its table.
 namespace vireo::shift_rows {
@@ -10,6 +10,25 @@ namespace {
 inline int64_t source(const Job& job, int64_t y, int64_t x, int64_t dy, int64_t dx) {
   const int64_t sy = y + dy, sx = x + dx;
   return sy < 0 || sy >= job.height || sx < 0 || sx >= job.width ? -1 : sy * job.width + sx;
+}
+
+/// Calls body(channel, load, store) for every vector of the channels [begin, end): load(from) and
+/// store(to, x) reach those that are left.
+template <class S, class Body>
+inline void for_vectors(int64_t begin, int64_t end, const Body& body) {
+  constexpr int kLanes = Simd<S>::kLanes;
+  int64_t c = begin;
+  for (; c + kLanes <= end; c += kLanes)
+    body(
+        c,
+        [](const auto* from) -> Vector<S> { return load(from); },
+        [](auto* to, Vector<S> x) { store(to, x); });
+  const int count = static_cast<int>(end - c);
+  if (count > 0)
+    body(
+        c,
+        [count](const auto* from) { return load_some<S>(from, count); },
+        [count](auto* to, Vector<S> x) { store_some<S>(to, x, count); });
 }
 
 template <class T, int kMixes>
@@ -27,16 +46,15 @@ void forward(const Job& job, const void* x_, void* const* out_, int64_t begin, i
       const int64_t from =
           t < image ? source(job, t / job.width, t % job.width, segment.dy, segment.dx) : t;
       const T* shifted = x + (from < 0 ? t : from) * channels;
-      const S inside = from < 0 ? S(0) : S(1);
-#pragma GCC ivdep
-      for (int64_t c = segment.begin; c < segment.end; ++c) {
-        const S a = load_as_float(own[c]);
-        const S s = from < 0 ? inside : S(load_as_float(shifted[c]));
-        for (int m = 0; m < kMixes; ++m) {
-          const S w = mix[m * channels + c];
-          store_from_float(out[m] + c, a * w + s * (S(1) - w));
-        }
-      }
+      for_vectors<S>(
+          segment.begin, segment.end, [&](int64_t c, const auto& load_of, const auto& store_to) {
+            const Vector<S> a = load_of(own + c);
+            const Vector<S> s = from < 0 ? Vector<S>{} : load_of(shifted + c);
+            for (int m = 0; m < kMixes; ++m) {
+              const Vector<S> w = load_of(mix + m * channels + c);
+              store_to(out[m] + c, a * w + s * (S(1) - w));
+            }
+          });
     }
   }
 }
@@ -72,18 +90,18 @@ void backward(const Job& job,
       }
       // Multiplied by zero instead of branching: the loop stays one loop.
       const S has_from = from < 0 ? S(0) : S(1), has_to = to < 0 ? S(0) : S(1);
-#pragma GCC ivdep
-      for (int64_t c = segment.begin; c < segment.end; ++c) {
-        const S difference = S(load_as_float(own[c])) - has_from * S(load_as_float(shifted[c]));
-        S total = 0;
-        for (int m = 0; m < kMixes; ++m) {
-          const S w = mix[m * channels + c];
-          const S g = load_as_float(gy_own[m][c]);
-          total += g * w + has_to * S(load_as_float(gy_to[m][c])) * (S(1) - w);
-          sums[m * channels + c] += g * difference;
-        }
-        store_from_float(gx + c, total);
-      }
+      for_vectors<S>(
+          segment.begin, segment.end, [&](int64_t c, const auto& load_of, const auto& store_to) {
+            const Vector<S> difference = load_of(own + c) - has_from * load_of(shifted + c);
+            Vector<S> total{};
+            for (int m = 0; m < kMixes; ++m) {
+              const Vector<S> w = load_of(mix + m * channels + c), g = load_of(gy_own[m] + c);
+              total += g * w + has_to * load_of(gy_to[m] + c) * (S(1) - w);
+              S* sum = sums + m * channels + c;
+              store_to(sum, load_of(sum) + g * difference);
+            }
+            store_to(gx + c, total);
+          });
     }
   }
 }
