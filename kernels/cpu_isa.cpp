@@ -3,8 +3,33 @@
 #include <cstdlib>
 #include <string_view>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace vireo {
 namespace {
+
+/// Whether the processor has tiles for bfloat16 and the system lets this process use them.
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned kOsxsave = 1u << 27, kBf16 = 1u << 22, kTile = 1u << 24;
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & kOsxsave)) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kBf16) || !(d & kTile)) return false;
+  constexpr unsigned kTileState = 3u << 17;  // the layout of tiles and their contents
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & kTileState) != kTileState) return false;
+  // Linux hands out the contents' 8 KB of every thread to who asks for them.
+  constexpr long kAskForState = 0x1023, kTileContents = 18;  // ARCH_REQ_XCOMP_PERM, its feature
+  return syscall(SYS_arch_prctl, kAskForState, kTileContents) == 0;
+#else
+  return false;
+#endif
+}
 
 CpuIsa best() {
 #if defined(__x86_64__)
@@ -13,7 +38,9 @@ CpuIsa best() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  return avx512 ? CpuIsa::kAvx512 : avx2 ? CpuIsa::kAvx2 : CpuIsa::kPortable;
+  return avx512 ? (has_amx() ? CpuIsa::kAmx : CpuIsa::kAvx512)
+         : avx2 ? CpuIsa::kAvx2
+                : CpuIsa::kPortable;
 #else
   return CpuIsa::kPortable;
 #endif
@@ -23,7 +50,7 @@ CpuIsa chosen() {
   const CpuIsa most = best();
   const char* wish = std::getenv("VIREO_CPU_ISA");
   if (wish != nullptr)
-    for (const CpuIsa isa : {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512})
+    for (const CpuIsa isa : {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAmx})
       if (isa <= most && std::string_view(wish) == name_of(isa)) return isa;
   return most;
 }
@@ -36,7 +63,17 @@ CpuIsa cpu_isa() {
 }
 
 const char* name_of(CpuIsa isa) {
-  return isa == CpuIsa::kAvx512 ? "avx512" : isa == CpuIsa::kAvx2 ? "avx2" : "portable";
+  switch (isa) {
+    case CpuIsa::kPortable:
+      return "portable";
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512:
+      return "avx512";
+    case CpuIsa::kAmx:
+      return "amx";
+  }
+  return "";
 }
 
 }  // namespace vireo

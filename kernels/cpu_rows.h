@@ -12,7 +12,7 @@ template <class Table>
 const Table& table_in_use(const Table& (*portable)(),
                           const Table& (*avx2)(),
                           const Table& (*avx512)()) {
-  return cpu_isa() == CpuIsa::kAvx512 ? avx512() : cpu_isa() == CpuIsa::kAvx2 ? avx2() : portable();
+  return cpu_isa() >= CpuIsa::kAvx512 ? avx512() : cpu_isa() == CpuIsa::kAvx2 ? avx2() : portable();
 }
 
 /// The loops of a table for one storage type: float32, float64, bfloat16 or float16.

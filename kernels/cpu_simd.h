@@ -13,7 +13,7 @@
 // for the reason in cpu_scalars.h.
 namespace {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(VIREO_AMX_EMULATED)
 constexpr int kVectorBytes = 64;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;

@@ -1,6 +1,9 @@
 #include "kernels/packed/linear_rows.h"
 
 #include "kernels/packed/finish_simd.h"
+#if defined(VIREO_AMX)
+#include "kernels/packed/amx.h"
+#endif
 
 // Compiled once per instruction set, VIREO_ISA being the function that returns its table.
 //
@@ -12,7 +15,7 @@ namespace {
 using V = Vector<float>;
 
 constexpr int kLanes = Simd<float>::kLanes;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(VIREO_AMX)
 constexpr int kVectors = 3;
 constexpr int kRowsOf[] = {0, 16, 12, 8};  // by vectors: up to 24 sums in 32 registers
 #elif defined(__AVX2__)
@@ -36,10 +39,20 @@ inline int64_t panels_of(int64_t vectors) {
 inline int64_t panel_start(int64_t vectors, int64_t p) {
   return p * vectors / panels_of(vectors);
 }
-inline int64_t even(int64_t n) {
-  return n + n % 2;
-}
 
+#if defined(VIREO_AMX)
+bool multiplies_pairs() {
+  return true;
+}
+/// Inputs of a panel, with those of weight zero that fill it up.
+inline int64_t padded(int64_t inner, Form form) {
+  return form == Form::kFloat ? inner : amx::padded_inputs(inner);
+}
+/// Which of them lies at `position`; -1: none.
+inline int64_t input_at(int64_t position, int64_t inner, Form form) {
+  return form == Form::kFloat ? position : amx::input_at(position, inner);
+}
+#else
 bool multiplies_pairs() {
 #if defined(__AVX512F__)
   return __builtin_cpu_supports("avx512bf16");
@@ -47,9 +60,16 @@ bool multiplies_pairs() {
   return false;
 #endif
 }
+inline int64_t padded(int64_t inner, Form) {
+  return inner + inner % 2;
+}
+inline int64_t input_at(int64_t position, int64_t inner, Form) {
+  return position < inner ? position : -1;
+}
+#endif
 
 int64_t packed_bytes(int64_t inner, int64_t outer, Form form) {
-  const int64_t numbers = vectors_of(outer) * kLanes * even(inner);
+  const int64_t numbers = vectors_of(outer) * kLanes * padded(inner, form);
   return numbers * (form == Form::kFloat ? 4 : form == Form::kPairs ? 2 : 1);
 }
 
@@ -65,25 +85,27 @@ inline void put(int8_t* to, float x) {
 
 /// Panel by panel [inner / group][outputs][group].
 template <class T>
-void pack_as(const float* weight, int64_t inner, int64_t outer, int group, T* to) {
+void pack_as(const float* weight, int64_t inner, int64_t outer, Form form, int group, T* to) {
   const int64_t vectors = vectors_of(outer);
   for (int64_t p = 0; p < panels_of(vectors); ++p) {
     const int64_t begin = panel_start(vectors, p) * kLanes,
                   end = panel_start(vectors, p + 1) * kLanes;
-    for (int64_t k = 0; k < even(inner); k += group)
+    for (int64_t k = 0; k < padded(inner, form); k += group)
       for (int64_t n = begin; n < end; ++n)
-        for (int64_t i = k; i < k + group; ++i, ++to)
-          put(to, n < outer && i < inner ? weight[n * inner + i] : 0.0f);
+        for (int64_t i = k; i < k + group; ++i, ++to) {
+          const int64_t input = input_at(i, inner, form);
+          put(to, n < outer && input >= 0 ? weight[n * inner + input] : 0.0f);
+        }
   }
 }
 
 void pack(const float* weight, int64_t inner, int64_t outer, Form form, void* panels) {
   if (form == Form::kFloat)
-    pack_as(weight, inner, outer, 1, static_cast<float*>(panels));
+    pack_as(weight, inner, outer, form, 1, static_cast<float*>(panels));
   else if (form == Form::kPairs)
-    pack_as(weight, inner, outer, 2, static_cast<Bf16*>(panels));
+    pack_as(weight, inner, outer, form, 2, static_cast<Bf16*>(panels));
   else
-    pack_as(weight, inner, outer, multiplies_pairs() ? 2 : 1, static_cast<int8_t*>(panels));
+    pack_as(weight, inner, outer, form, multiplies_pairs() ? 2 : 1, static_cast<int8_t*>(panels));
 }
 
 /// sums[kRows][kPanel vectors] of one tile.
@@ -107,7 +129,7 @@ inline void tile(const X* x, int64_t stride, const float* weights, int64_t inner
     for (int j = 0; j < kPanel; ++j) store(sums + (i * kPanel + j) * kLanes, sum[i][j]);
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(VIREO_AMX)
 inline int pair_at(const Bf16* x) {
   int pair;
   __builtin_memcpy(&pair, x, sizeof(pair));
@@ -215,7 +237,7 @@ template <class X, class W>
 void panel(const Job& job, const W* weights, int vectors, int64_t row, int64_t end, int64_t first) {
   if (vectors == 1) return tiles<X, W, 1, kRowsOf[1]>(job, weights, row, end, first);
   if (vectors == 2) return tiles<X, W, 2, kRowsOf[2]>(job, weights, row, end, first);
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(VIREO_AMX)
   return tiles<X, W, 3, kRowsOf[3]>(job, weights, row, end, first);
 #endif
 }
@@ -241,7 +263,8 @@ void widen(const void* panels, int64_t inner, int64_t outer, void* wide) {
 
 template <class X, class W>
 void run_as(const Job& job, int64_t rows) {
-  const int64_t vectors = vectors_of(job.weights.outer), inner = even(job.weights.inner);
+  const int64_t vectors = vectors_of(job.weights.outer);
+  const int64_t inner = padded(job.weights.inner, job.weights.form);
   for (int64_t row = 0; row < rows; row += kRowBlock) {
     const int64_t end = row + kRowBlock < rows ? row + kRowBlock : rows;
     for (int64_t p = 0; p < panels_of(vectors); ++p) {
@@ -286,8 +309,74 @@ void run_widened(const Job& job, int64_t rows) {
   }
 }
 
+#if defined(VIREO_AMX)
+/// One panel and the rows [row, end), at least as many as are configured lying before `end`. Rows
+/// that do not fill a tile are met together with some before them, which are not put out again.
+template <int kPanel>
+void tile_panel(const Job& job,
+                const Rows& x,
+                int64_t inputs,
+                const Bf16* weights,
+                int64_t row,
+                int64_t end,
+                int64_t configured,
+                int64_t first) {
+  alignas(64) float sums[amx::kRowTiles * amx::kRows * kPanel * kLanes];
+  const auto put = [&](int64_t from, int64_t begin, int64_t stop, const float* of) {
+    of += (begin - from) * kPanel * kLanes;
+    const int count = static_cast<int>(stop - begin);
+    if (job.y.bf16)
+      put_out_as<Bf16>(job, of, begin, count, first, kPanel);
+    else
+      put_out_as<float>(job, of, begin, count, first, kPanel);
+  };
+  const auto start = [&](int64_t at) { return at + configured <= end ? at : end - configured; };
+  for (; row < end; row += amx::kRowTiles * amx::kRows) {
+    const int64_t one = start(row), next = row + amx::kRows, two = start(next);
+    if (next < end) {
+      const Bf16* const from[] = {at<const Bf16>(x, one, 0), at<const Bf16>(x, two, 0)};
+      amx::product<kPanel>(from, x.stride, weights, inputs, sums);
+      put(two, next, two + configured, sums + amx::kRows * kPanel * kLanes);
+    } else {
+      const Bf16* const from[] = {at<const Bf16>(x, one, 0)};
+      amx::product<kPanel>(from, x.stride, weights, inputs, sums);
+    }
+    put(one, row, one + configured, sums);
+  }
+}
+
+void run_tiles(const Job& job, int64_t rows) {
+  const int64_t vectors = vectors_of(job.weights.outer), inner = job.weights.inner;
+  const int64_t configured = rows < amx::kRows ? rows : amx::kRows;
+  amx::configure(static_cast<int>(configured));
+  const int64_t inputs = inner < amx::kInputs ? amx::kInputs : inner;
+  Bf16 padded_rows[kRowBlock][amx::kInputs];
+  for (int64_t row = 0; row < rows; row += kRowBlock) {
+    const int64_t end = row + kRowBlock < rows ? row + kRowBlock : rows;
+    Rows x = job.x;
+    if (inner < inputs) {  // zeros behind a row, whatever follows it in memory
+      const int64_t from = row + configured <= end ? row : end - configured;
+      for (int64_t i = from; i < end; ++i)
+        for (int64_t k = 0; k < inputs; ++k)
+          padded_rows[i - from][k] = k < inner ? *at<const Bf16>(job.x, i, k) : Bf16{};
+      x = {padded_rows[0] - from * inputs, inputs, true};
+    }
+    for (int64_t p = 0; p < panels_of(vectors); ++p) {
+      const int64_t begin = panel_start(vectors, p), count = panel_start(vectors, p + 1) - begin;
+      const Bf16* weights = static_cast<const Bf16*>(job.weights.panels) +
+                            begin * kLanes * padded(inner, Form::kPairs);
+      const auto panel = count == 1 ? tile_panel<1> : count == 2 ? tile_panel<2> : tile_panel<3>;
+      panel(job, x, inputs, weights, row, end, configured, begin * kLanes);
+    }
+  }
+  amx::release();
+}
+#endif
+
 void run(const Job& job, int64_t rows) {
-#if defined(__AVX512F__)
+#if defined(VIREO_AMX)
+  if (job.weights.form == Form::kPairs) return run_tiles(job, rows);
+#elif defined(__AVX512F__)
   if (job.weights.form == Form::kPairs) return run_as<Bf16, Bf16>(job, rows);
 #endif
   if (job.x.bf16) return run_widened(job, rows);

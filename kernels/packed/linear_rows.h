@@ -56,5 +56,6 @@ struct Table {
 const Table& portable();
 const Table& avx2();
 const Table& avx512();
+const Table& amx();
 
 }  // namespace vireo::linear_rows

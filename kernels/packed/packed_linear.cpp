@@ -1,12 +1,14 @@
 #include "kernels/packed/packed_linear.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/BFloat16.h>
 
 #include "kernels/cpu_rows.h"
 
@@ -53,11 +55,45 @@ linear_rows::Rows from_row(linear_rows::Rows rows, int64_t row) {
   return rows;
 }
 
+/// Whether a product on tiles is what it should be. They were written without a processor that has
+/// them, so they are tried before they are relied on.
+bool tiles_multiply() {
+  constexpr int64_t kRows = 37, kInner = 70, kOuter = 50, kPadded = 64;
+  std::vector<float> weight(kOuter * kInner), bias(kPadded), y(kRows * kOuter);
+  std::vector<at::BFloat16> x(kRows * kInner);
+  for (size_t i = 0; i < weight.size(); ++i) weight[i] = at::BFloat16(std::sin(0.7f * i));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = std::cos(0.3f * i);
+  const auto& tiles = linear_rows::amx();
+  std::vector<char> panels(static_cast<size_t>(tiles.packed_bytes(kInner, kOuter, Form::kPairs)));
+  tiles.pack(weight.data(), kInner, kOuter, Form::kPairs, panels.data());
+  const linear_rows::Job job{{panels.data(), nullptr, bias.data(), kInner, kOuter, Form::kPairs},
+                             {x.data(), kInner, true},
+                             {y.data(), kOuter, false},
+                             {},
+                             {},
+                             Finish::kNone};
+  tiles.run(job, kRows);
+  for (int64_t i = 0; i < kRows; ++i)
+    for (int64_t n = 0; n < kOuter; ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < kInner; ++k) sum += weight[n * kInner + k] * float(x[i * kInner + k]);
+      if (!(std::abs(sum - y[i * kOuter + n]) < 1e-3)) return false;
+    }
+  return true;
+}
+
+const linear_rows::Table& rows_in_use() {
+  if (cpu_isa() == CpuIsa::kAmx) {
+    if (tiles_multiply()) return linear_rows::amx();
+    TORCH_WARN("this processor's AMX-BF16 products are wrong; AVX-512 is used for them");
+  }
+  return table_in_use(linear_rows::portable, linear_rows::avx2, linear_rows::avx512);
+}
+
 }  // namespace
 
 const linear_rows::Table& packed_linear_rows() {
-  static const auto& table =
-      table_in_use(linear_rows::portable, linear_rows::avx2, linear_rows::avx512);
+  static const auto& table = rows_in_use();
   return table;
 }
 

@@ -25,8 +25,8 @@ at::ScalarType activation_type(Arithmetic precision);
 ///
 ///     y = finish(x W^T + b) gate + added
 ///
-/// bfloat16 products use the processor's own instruction where it has one (AVX512-BF16); elsewhere
-/// they are made in float32. Results do not depend on the number of threads.
+/// bfloat16 products use the processor's own instruction where it has one (AMX-BF16, AVX512-BF16);
+/// elsewhere they are made in float32. Results do not depend on the number of threads.
 class PackedLinear {
  public:
   PackedLinear() = default;
