@@ -15,6 +15,13 @@ const Table& table_in_use(const Table& (*portable)(),
   return cpu_isa() >= CpuIsa::kAvx512 ? avx512() : cpu_isa() == CpuIsa::kAvx2 ? avx2() : portable();
 }
 
+/// That of a namespace of loops; other processors than x86-64 have the portable one alone.
+#if defined(__x86_64__)
+#define VIREO_TABLE_IN_USE(rows) ::vireo::table_in_use(rows::portable, rows::avx2, rows::avx512)
+#else
+#define VIREO_TABLE_IN_USE(rows) rows::portable()
+#endif
+
 /// The loops of a table for one storage type: float32, float64, bfloat16 or float16.
 template <class Table>
 const auto& functions_of(const Table& table, at::ScalarType type) {

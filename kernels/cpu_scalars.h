@@ -20,7 +20,11 @@ struct StateOf<double> {
 struct Bf16 {
   uint16_t bits;
 };
+#if defined(__aarch64__)
+using Half = __fp16;  // GCC 12 has no _Float16 for C++ there
+#else
 using Half = _Float16;
+#endif
 
 [[maybe_unused]] inline float load_as_float(float x) {
   return x;

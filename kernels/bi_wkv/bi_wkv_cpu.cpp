@@ -21,7 +21,7 @@ using wkv_rows::kWidth;
 using wkv_rows::Row;
 
 const wkv_rows::Functions& wkv_functions(at::ScalarType type) {
-  static const auto& table = table_in_use(wkv_rows::portable, wkv_rows::avx2, wkv_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(wkv_rows);
   return functions_of(table, type);
 }
 

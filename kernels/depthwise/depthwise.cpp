@@ -26,8 +26,7 @@ constexpr int64_t kParts = 16;
 constexpr int64_t kRowsPerPart = 8;
 
 const depthwise_rows::Table& rows() {
-  static const auto& table =
-      table_in_use(depthwise_rows::portable, depthwise_rows::avx2, depthwise_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(depthwise_rows);
   return table;
 }
 

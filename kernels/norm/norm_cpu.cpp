@@ -21,7 +21,7 @@ constexpr int64_t kTilesPerBlock = 4;
 constexpr int64_t kNormGrain = 8192;
 
 const norm_rows::Functions& norm_functions(at::ScalarType type) {
-  static const auto& table = table_in_use(norm_rows::portable, norm_rows::avx2, norm_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(norm_rows);
   return functions_of(table, type);
 }
 

@@ -55,6 +55,7 @@ linear_rows::Rows from_row(linear_rows::Rows rows, int64_t row) {
   return rows;
 }
 
+#if defined(__x86_64__)
 /// Whether a product on tiles is what it should be. They were written without a processor that has
 /// them, so they are tried before they are relied on.
 bool tiles_multiply() {
@@ -81,13 +82,16 @@ bool tiles_multiply() {
     }
   return true;
 }
+#endif
 
 const linear_rows::Table& rows_in_use() {
+#if defined(__x86_64__)
   if (cpu_isa() == CpuIsa::kAmx) {
     if (tiles_multiply()) return linear_rows::amx();
     TORCH_WARN("this processor's AMX-BF16 products are wrong; AVX-512 is used for them");
   }
-  return table_in_use(linear_rows::portable, linear_rows::avx2, linear_rows::avx512);
+#endif
+  return VIREO_TABLE_IN_USE(linear_rows);
 }
 
 }  // namespace

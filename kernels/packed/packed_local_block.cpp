@@ -15,8 +15,7 @@ namespace vireo {
 namespace {
 
 const local_block_rows::Table& rows() {
-  static const auto& table =
-      table_in_use(local_block_rows::portable, local_block_rows::avx2, local_block_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(local_block_rows);
   return table;
 }
 

@@ -21,8 +21,7 @@ using linear_rows::Rows;
 constexpr int64_t kBlock = 128;
 
 void normalise(const norm_of_rows::Job& job, int64_t rows) {
-  static const auto& table =
-      table_in_use(norm_of_rows::portable, norm_of_rows::avx2, norm_of_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(norm_of_rows);
   table.run(job, rows);
 }
 
@@ -121,9 +120,7 @@ class Mixer {
   }
 
  private:
-  static const shift_rows::Table& table() {
-    return table_in_use(shift_rows::portable, shift_rows::avx2, shift_rows::avx512);
-  }
+  static const shift_rows::Table& table() { return VIREO_TABLE_IN_USE(shift_rows); }
 
   const at::Tensor& x_;
   const shift_rows::Functions& rows_;

@@ -19,8 +19,7 @@ constexpr int64_t kBlock = 64;
 constexpr int64_t kShiftGrain = 16384;
 
 const shift_rows::Functions& shift_functions(at::ScalarType type) {
-  static const auto& table =
-      table_in_use(shift_rows::portable, shift_rows::avx2, shift_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(shift_rows);
   return functions_of(table, type);
 }
 

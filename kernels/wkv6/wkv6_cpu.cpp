@@ -20,7 +20,7 @@ using wkv6_rows::Row;
 using wkv6_rows::StateKind;
 
 const wkv6_rows::Functions& functions(at::ScalarType type) {
-  static const auto& table = table_in_use(wkv6_rows::portable, wkv6_rows::avx2, wkv6_rows::avx512);
+  static const auto& table = VIREO_TABLE_IN_USE(wkv6_rows);
   return functions_of(table, type);
 }
 
