@@ -2,8 +2,10 @@
 
 #include <cstdint>
 
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
+
+#include "kernels/cuda_launch.cuh"
+#include "kernels/cuda_shared.cuh"
 
 // Deterministic sums of partial results on the GPU.
 namespace vireo {
@@ -14,7 +16,7 @@ constexpr int kSumWarps = 16;
 /// One block of 32 columns by kSumWarps rows per 32 columns.
 template <class S, class Out>
 __global__ void sum_rows_kernel(const S* partial, Out* total, int64_t rows, int64_t columns) {
-  __shared__ double sums[kSumWarps][32];
+  auto& sums = shared<double[kSumWarps][32]>();
   const int64_t c = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
   double sum = 0;
   if (c < columns)
@@ -31,8 +33,7 @@ __global__ void sum_rows_kernel(const S* partial, Out* total, int64_t rows, int6
 template <class S, class Out>
 void sum_rows(const S* partial, Out* total, int64_t rows, int64_t columns, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((columns + 31) / 32)), block(32, kSumWarps);
-  sum_rows_kernel<<<grid, block, 0, stream>>>(partial, total, rows, columns);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  launch({grid, block, stream}, sum_rows_kernel<S, Out>, partial, total, rows, columns);
 }
 
 }  // namespace vireo

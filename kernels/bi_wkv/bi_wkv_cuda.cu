@@ -1,6 +1,5 @@
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cuda/CUDAContext.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -10,6 +9,8 @@
 #include "kernels/bi_wkv/bi_wkv_problem.cuh"
 #include "kernels/bi_wkv/bi_wkv_published.h"
 #include "kernels/bi_wkv/bi_wkv_tiles.cuh"
+#include "kernels/cuda_launch.cuh"
+#include "kernels/cuda_shared.cuh"
 #include "kernels/cuda_sums.cuh"
 
 // Rows are held whole (bi_wkv_tiles.cuh) by one CTA up to kTileWarps blocks of tokens, from sm_90
@@ -51,8 +52,7 @@ template <class T>
 __global__ void __launch_bounds__(32 * kCarryWarps)
     stage_carry(Problem<T> p, Ends<typename Problem<T>::S>* ends) {
   using S = typename Problem<T>::S;
-  __shared__ EndsMemory<S, kCarryWarps> memory;
-  Ends<S>(*sums)[32] = memory.ends();
+  auto& sums = shared<Ends<S>[kCarryWarps][32]>();
   const int64_t b = blockIdx.x / p.tiles();
   const int64_t c = blockIdx.x % p.tiles() * 32 + threadIdx.x;
   const int g = static_cast<int>(threadIdx.y);
@@ -162,45 +162,39 @@ dim3 grid_of(int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks));
 }
 
-/// The launch of a kernel in which `size` CTAs hold a row together.
-struct ClusterLaunch {
-  cudaLaunchAttribute attribute{};
-  cudaLaunchConfig_t config{};
-
-  ClusterLaunch(int64_t rows, int64_t blocks, int size, cudaStream_t stream) {
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(size);
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-    config.gridDim = grid_of(rows * size);
-    config.blockDim = dim3(32, static_cast<unsigned>((blocks + size - 1) / size));
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-  }
-  ClusterLaunch(const ClusterLaunch&) = delete;
-  ClusterLaunch& operator=(const ClusterLaunch&) = delete;
-};
+/// Rows whole, `size` CTAs hold each.
+template <class T>
+LaunchPlan whole_rows(const Problem<T>& p, int size, cudaStream_t stream) {
+  LaunchPlan plan{grid_of(p.batch * p.tiles() * size),
+                  dim3(32, static_cast<unsigned>((p.blocks() + size - 1) / size)),
+                  stream};
+  plan.cluster = static_cast<unsigned>(size);
+  return plan;
+}
 
 /// How many CTAs hold a row of p, with `kernel` where they are more than one; 0: it takes the
 /// stages.
 template <class T, class Kernel>
 int cluster_of(const Problem<T>& p, Kernel* kernel, cudaStream_t stream) {
-  const bool clusters = at::cuda::getCurrentDeviceProperties()->major >= 9;
+  const bool clusters = device_attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
   const int size = cluster_for(p.blocks(), kTileWarps, clusters ? kLargestCluster : 1);
-  if (size <= kPortableCluster) return size;
   // Larger ones need as many processors close to each other as not every GPU has free.
-  C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-  const ClusterLaunch launch(p.batch * p.tiles(), p.blocks(), size, stream);
-  int fitting = 0;
-  C10_CUDA_CHECK(cudaOccupancyMaxActiveClusters(&fitting, kernel, &launch.config));
-  return fitting > 0 ? size : 0;
+  const bool fits = size <= static_cast<int>(kPortableCluster) ||
+                    cluster_fits(whole_rows(p, size, stream), kernel);
+  return fits ? size : 0;
 }
 
 template <class T>
-dim3 stage_grid(const Problem<T>& p) {
-  return grid_of(p.batch * p.tiles() * ((p.blocks() + kStageWarps - 1) / kStageWarps));
+LaunchPlan stage(const Problem<T>& p, cudaStream_t stream) {
+  return {grid_of(p.batch * p.tiles() * ((p.blocks() + kStageWarps - 1) / kStageWarps)),
+          dim3(32, kStageWarps),
+          stream};
 }
-const dim3 kStageBlock(32, kStageWarps);
+
+template <class T>
+void carry(const Problem<T>& p, Ends<typename Problem<T>::S>* ends, cudaStream_t stream) {
+  launch({grid_of(p.batch * p.tiles()), dim3(32, kCarryWarps), stream}, stage_carry<T>, p, ends);
+}
 
 template <class S>
 at::Tensor ends_like(const at::Tensor& k, int64_t blocks) {
@@ -215,10 +209,8 @@ Ends<S>* ends_in(at::Tensor& bytes) {
 /// Stages 1 and 2.
 template <class T>
 void enter_keys(const Problem<T>& p, Ends<typename Problem<T>::S>* ends, cudaStream_t stream) {
-  stage_summarise<T><<<stage_grid(p), kStageBlock, 0, stream>>>(p, ends);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  stage_carry<T><<<grid_of(p.batch * p.tiles()), dim3(32, kCarryWarps), 0, stream>>>(p, ends);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  launch(stage(p, stream), stage_summarise<T>, p, ends);
+  carry(p, ends, stream);
 }
 
 at::Tensor bi_wkv_cuda(const at::Tensor& w,
@@ -237,20 +229,14 @@ at::Tensor bi_wkv_cuda(const at::Tensor& w,
     scalar_t* out = y.mutable_data_ptr<scalar_t>();
     const int size = cluster_of(p, cluster_forward<scalar_t>, stream);
     if (size == 1) {
-      const dim3 block(32, static_cast<unsigned>(p.blocks()));
-      tile_forward<scalar_t><<<grid_of(p.batch * p.tiles()), block, 0, stream>>>(p, out);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
-      return;
+      launch(whole_rows(p, size, stream), tile_forward<scalar_t>, p, out);
+    } else if (size > 1) {
+      launch(whole_rows(p, size, stream), cluster_forward<scalar_t>, p, out);
+    } else {
+      at::Tensor bytes = ends_like<S>(in.k, p.blocks());
+      enter_keys(p, ends_in<S>(bytes), stream);
+      launch(stage(p, stream), stage_forward<scalar_t>, p, ends_in<S>(bytes), out);
     }
-    if (size > 1) {
-      const ClusterLaunch launch(p.batch * p.tiles(), p.blocks(), size, stream);
-      C10_CUDA_CHECK(cudaLaunchKernelEx(&launch.config, cluster_forward<scalar_t>, p, out));
-      return;
-    }
-    at::Tensor bytes = ends_like<S>(in.k, p.blocks());
-    enter_keys(p, ends_in<S>(bytes), stream);
-    stage_forward<scalar_t><<<stage_grid(p), kStageBlock, 0, stream>>>(p, ends_in<S>(bytes), out);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return y;
 }
@@ -284,28 +270,18 @@ BiWkvGradients bi_wkv_backward_cuda(const at::Tensor& w,
         at::Tensor shares = at::empty({rows, 2, channels}, in.w.options());
         S* to_shares = shares.mutable_data_ptr<S>();
         if (size == 1) {
-          const dim3 block(32, static_cast<unsigned>(p.blocks()));
-          tile_backward<scalar_t>
-              <<<grid_of(p.batch * p.tiles()), block, 0, stream>>>(p, to_k, to_v, to_shares);
-          C10_CUDA_KERNEL_LAUNCH_CHECK();
+          launch(whole_rows(p, size, stream), tile_backward<scalar_t>, p, to_k, to_v, to_shares);
         } else if (size > 1) {
-          const ClusterLaunch launch(p.batch * p.tiles(), p.blocks(), size, stream);
-          C10_CUDA_CHECK(cudaLaunchKernelEx(
-              &launch.config, cluster_backward<scalar_t>, p, to_k, to_v, to_shares));
+          launch(whole_rows(p, size, stream), cluster_backward<scalar_t>, p, to_k, to_v, to_shares);
         } else {
           at::Tensor bytes = ends_like<S>(in.k, p.blocks()),
                      gbytes = ends_like<S>(in.k, p.blocks());
           Ends<S>* ends = ends_in<S>(bytes);
           Ends<S>* gends = ends_in<S>(gbytes);
           enter_keys(p, ends, stream);
-          stage_grad_summarise<scalar_t><<<stage_grid(p), kStageBlock, 0, stream>>>(p, ends, gends);
-          C10_CUDA_KERNEL_LAUNCH_CHECK();
-          stage_carry<scalar_t>
-              <<<grid_of(p.batch * p.tiles()), dim3(32, kCarryWarps), 0, stream>>>(p, gends);
-          C10_CUDA_KERNEL_LAUNCH_CHECK();
-          stage_backward<scalar_t>
-              <<<stage_grid(p), kStageBlock, 0, stream>>>(p, ends, gends, to_k, to_v, to_shares);
-          C10_CUDA_KERNEL_LAUNCH_CHECK();
+          launch(stage(p, stream), stage_grad_summarise<scalar_t>, p, ends, gends);
+          carry(p, gends, stream);
+          launch(stage(p, stream), stage_backward<scalar_t>, p, ends, gends, to_k, to_v, to_shares);
         }
         sum_rows(to_shares, sums.mutable_data_ptr<S>(), rows, 2 * channels, stream);
       });
@@ -325,10 +301,10 @@ at::Tensor bi_wkv_published_cuda(const at::Tensor& w,
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kBFloat16, at::kHalf, k.scalar_type(), "bi_wkv_published", [&] {
         const Problem<scalar_t> p = in.problem<scalar_t>();
-        published_forward<scalar_t>
-            <<<grid_of((p.batch * p.channels + 127) / 128), 128, 0, stream>>>(
-                p, y.mutable_data_ptr<scalar_t>());
-        C10_CUDA_KERNEL_LAUNCH_CHECK();
+        launch({grid_of((p.batch * p.channels + 127) / 128), 128, stream},
+               published_forward<scalar_t>,
+               p,
+               y.mutable_data_ptr<scalar_t>());
       });
   return y;
 }

@@ -48,13 +48,6 @@ struct Problem {
   }
 };
 
-/// One Ends per warp and lane, without the constructor that shared memory may not have.
-template <class S, int kWarps>
-struct EndsMemory {
-  alignas(16) unsigned char bytes[kWarps * 32 * sizeof(Ends<S>)];
-  __device__ Ends<S> (*ends())[32] { return reinterpret_cast<Ends<S>(*)[32]>(bytes); }
-};
-
 /// Calls body(std::bool_constant<wide>) as this channel's decay asks.
 template <class T, class Body>
 __device__ void with_way(const Problem<T>& p, int64_t c, const Body& body) {

@@ -3,6 +3,7 @@
 #include <cooperative_groups.h>
 
 #include "kernels/bi_wkv/bi_wkv_problem.cuh"
+#include "kernels/cuda_shared.cuh"
 
 // Bi-WKV on CUDA where a row's 32 channels are held whole, one warp per block of tokens, so that
 // everything is read once. For bi_wkv_cuda.cu alone.
@@ -10,15 +11,14 @@ namespace vireo {
 namespace {
 
 constexpr int kTileWarps = 16;
-constexpr int kLargestCluster = 16, kPortableCluster = 8;
+constexpr int kLargestCluster = 16;
 
 // ---- One CTA per batch item and 32 channels: grid (batch * tiles), block (32, blocks). ----
 
 template <class T>
 __global__ void __launch_bounds__(32 * kTileWarps) tile_forward(Problem<T> p, T* y) {
   using S = typename Problem<T>::S;
-  __shared__ EndsMemory<S, kTileWarps> memory;
-  Ends<S>(*ends)[32] = memory.ends();
+  auto& ends = shared<Ends<S>[kTileWarps][32]>();
   const int64_t b = blockIdx.x / p.tiles(), j = threadIdx.y;
   const int64_t c = blockIdx.x % p.tiles() * 32 + threadIdx.x;
   const bool active = c < p.channels;
@@ -40,8 +40,7 @@ template <class T>
 __global__ void __launch_bounds__(32 * kTileWarps)
     tile_backward(Problem<T> p, T* gk, T* gv, typename Problem<T>::S* shares) {
   using S = typename Problem<T>::S;
-  __shared__ EndsMemory<S, kTileWarps> memory;
-  Ends<S>(*ends)[32] = memory.ends();
+  auto& ends = shared<Ends<S>[kTileWarps][32]>();
   const int64_t b = blockIdx.x / p.tiles(), j = threadIdx.y;
   const int64_t c = blockIdx.x % p.tiles() * 32 + threadIdx.x;
   const int64_t at = p.first(b, j, c);
@@ -84,12 +83,12 @@ __global__ void __launch_bounds__(32 * kTileWarps)
 /// What the CTAs of a cluster tell each other about their channels.
 template <class S>
 struct ClusterMemory {
-  EndsMemory<S, kTileWarps> own;  ///< of every block of this CTA
-  EndsMemory<S, 1> sum;           ///< of all of them; the other CTAs read it
-  EndsMemory<S, 1> entering;
+  Ends<S> own[kTileWarps][32];  ///< of every block of this CTA
+  Ends<S> sum[32];              ///< of all of them; the other CTAs read it
+  Ends<S> entering[32];
 };
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 /// What one thread of a cluster holds.
 template <class T>
 struct ClusterPlace {
@@ -122,18 +121,18 @@ __device__ Ends<S> cluster_entering(const ClusterPlace<T>& at,
   auto cluster = cooperative_groups::this_cluster();
   const unsigned lane = threadIdx.x;
   const bool first = threadIdx.y == 0;
-  const auto own = [&](int64_t i) { return memory.own.ends()[i - at.plan.begin(at.g)][lane]; };
-  if (at.held) memory.own.ends()[threadIdx.y][lane] = ends;
+  const auto own = [&](int64_t i) { return memory.own[i - at.plan.begin(at.g)][lane]; };
+  if (at.held) memory.own[threadIdx.y][lane] = ends;
   __syncthreads();
-  if (at.active && first) memory.sum.ends()[0][lane] = sum_group(at.plan, at.g, own);
+  if (at.active && first) memory.sum[lane] = sum_group(at.plan, at.g, own);
   cluster.sync();
   if (at.active && first)
-    memory.entering.ends()[0][lane] = entering_group(at.plan, at.g, [&](int i) {
-      return *cluster.map_shared_rank(&memory.sum.ends()[0][lane], static_cast<unsigned>(i));
+    memory.entering[lane] = entering_group(at.plan, at.g, [&](int i) {
+      return *cluster.map_shared_rank(&memory.sum[lane], static_cast<unsigned>(i));
     });
   cluster.sync();
   Ends<S> entering;
-  if (at.held) entering = entering_block(at.plan, at.g, at.j, memory.entering.ends()[0][lane], own);
+  if (at.held) entering = entering_block(at.plan, at.g, at.j, memory.entering[lane], own);
   __syncthreads();
   return entering;
 }
@@ -141,9 +140,9 @@ __device__ Ends<S> cluster_entering(const ClusterPlace<T>& at,
 
 template <class T>
 __global__ void __launch_bounds__(32 * kTileWarps) cluster_forward(Problem<T> p, T* y) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   using S = typename Problem<T>::S;
-  __shared__ ClusterMemory<S> memory;
+  auto& memory = shared<ClusterMemory<S>>();
   const ClusterPlace<T> at(p);
   Block<S> block;
   Ends<S> ends;
@@ -160,9 +159,9 @@ __global__ void __launch_bounds__(32 * kTileWarps) cluster_forward(Problem<T> p,
 template <class T>
 __global__ void __launch_bounds__(32 * kTileWarps)
     cluster_backward(Problem<T> p, T* gk, T* gv, typename Problem<T>::S* shares) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   using S = typename Problem<T>::S;
-  __shared__ ClusterMemory<S> memory;
+  auto& memory = shared<ClusterMemory<S>>();
   const ClusterPlace<T> at(p);
   const int64_t first = p.first(at.b, at.j, at.c);
   Block<S> block;
@@ -177,15 +176,15 @@ __global__ void __launch_bounds__(32 * kTileWarps)
   Share<S> share;
   if (at.held) share = write_gradients(p, block, entering, gentering, first, at.c, gk, gv);
   if (at.active) {
-    memory.own.ends()[threadIdx.y][threadIdx.x].left.num = share.w;
-    memory.own.ends()[threadIdx.y][threadIdx.x].left.den = share.u;
+    memory.own[threadIdx.y][threadIdx.x].left.num = share.w;
+    memory.own[threadIdx.y][threadIdx.x].left.den = share.u;
   }
   __syncthreads();
   if (!at.active || threadIdx.y != 0) return;
   S sum_w = 0, sum_u = 0;
   for (unsigned i = 0; i < blockDim.y; ++i) {
-    sum_w += memory.own.ends()[i][threadIdx.x].left.num;
-    sum_u += memory.own.ends()[i][threadIdx.x].left.den;
+    sum_w += memory.own[i][threadIdx.x].left.num;
+    sum_u += memory.own[i][threadIdx.x].left.den;
   }
   const int64_t slot = 2 * (at.b * at.size + at.g);
   shares[slot * p.channels + at.c] = sum_w;

@@ -6,11 +6,12 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "kernels/cuda_launch.cuh"
+#include "kernels/cuda_shared.cuh"
 #include "kernels/cuda_sums.cuh"
 #include "kernels/norm/norm_blocks.h"
 #include "kernels/norm/norm_ops.h"
@@ -62,26 +63,24 @@ __global__ void gate_gradients_kernel(Rows<T, S> p) {
 /// partial [blocks][2][C]. The block's own sums are in shared memory, or, if there is none, where
 /// they go (one warp).
 template <bool kGate, class T, class S>
-__global__ void backward_rows_kernel(Rows<T, S> p, bool shared, S* partial) {
-  extern __shared__ __align__(16) unsigned char memory[];
+__global__ void backward_rows_kernel(Rows<T, S> p, bool in_shared, S* partial) {
   partial += blockIdx.x * 2 * p.channels;
   backward_rows<kGate>(GpuBlock{},
                        p,
                        static_cast<int64_t>(blockIdx.x) * kRowsPerBlock,
-                       shared ? reinterpret_cast<S*>(memory) : partial,
+                       in_shared ? dynamic_shared<S>() : partial,
                        partial);
 }
 
 template <class T, class S>
 __global__ void forward_pixels_kernel(Maps<T, S> p) {
-  __shared__ Board<S> board;
-  forward_pixels(GpuBlock{}, p, blockIdx.x, board);
+  forward_pixels(GpuBlock{}, p, blockIdx.x, shared<Board<S>>());
 }
 
 template <class T, class S>
 __global__ void backward_pixels_kernel(Maps<T, S> p, S* partial) {
-  __shared__ Board<S> board;
-  backward_pixels(GpuBlock{}, p, blockIdx.x, board, partial + blockIdx.x * 2 * p.channels);
+  backward_pixels(
+      GpuBlock{}, p, blockIdx.x, shared<Board<S>>(), partial + blockIdx.x * 2 * p.channels);
 }
 
 unsigned blocks_for(int64_t count, int64_t each) {
@@ -135,11 +134,9 @@ Maps<T, S> maps_of(const at::Tensor& x,
 
 template <bool kNorm, bool kGate, class T, class S>
 void launch_forward(const Rows<T, S>& p) {
-  forward_rows_kernel<kNorm, kGate><<<blocks_for(p.rows, kMostWarps),
-                                      kMostWarps * kLanes,
-                                      0,
-                                      c10::cuda::getCurrentCUDAStream()>>>(p);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  launch({blocks_for(p.rows, kMostWarps), kMostWarps * kLanes, c10::cuda::getCurrentCUDAStream()},
+         forward_rows_kernel<kNorm, kGate, T, S>,
+         p);
 }
 
 /// [2,C] from the blocks' rows of it.
@@ -162,13 +159,15 @@ at::Tensor launch_backward(const Rows<T, S>& p, const at::TensorOptions& options
   constexpr int64_t kBytes = 48 * 1024;
   const auto bytes_of_warp = static_cast<int64_t>(2 * p.channels * sizeof(S));
   const int64_t warps = std::clamp<int64_t>(kBytes / bytes_of_warp, 1, kMostWarps);
-  const bool shared = warps * bytes_of_warp <= kBytes;
-  backward_rows_kernel<kGate>
-      <<<blocks,
-         static_cast<unsigned>(warps * kLanes),
-         shared ? warps * bytes_of_warp : 0,
-         c10::cuda::getCurrentCUDAStream()>>>(p, shared, partial.mutable_data_ptr<S>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const bool in_shared = warps * bytes_of_warp <= kBytes;
+  launch({blocks,
+          static_cast<unsigned>(warps * kLanes),
+          c10::cuda::getCurrentCUDAStream(),
+          in_shared ? warps * bytes_of_warp : 0},
+         backward_rows_kernel<kGate, T, S>,
+         p,
+         in_shared,
+         partial.mutable_data_ptr<S>());
   return total_of<S>(partial);
 }
 
@@ -188,11 +187,11 @@ at::Tensor channel_norm_cuda(const at::Tensor& x_in,
     } else {
       auto p = maps_of<scalar_t>(x, weight, bias, eps);
       p.out = out.mutable_data_ptr<scalar_t>();
-      forward_pixels_kernel<<<blocks_for(p.images * p.tiles(), 1),
-                              kMostWarps * kLanes,
-                              0,
-                              c10::cuda::getCurrentCUDAStream()>>>(p);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+      launch({blocks_for(p.images * p.tiles(), 1),
+              kMostWarps * kLanes,
+              c10::cuda::getCurrentCUDAStream()},
+             forward_pixels_kernel<scalar_t, at::opmath_type<scalar_t>>,
+             p);
     }
   });
   return out;
@@ -221,12 +220,10 @@ NormGradients channel_norm_backward_cuda(const at::Tensor& x_in,
           const unsigned blocks = blocks_for(p.images * p.tiles(), 1);
           at::Tensor partial =
               at::empty({static_cast<int64_t>(blocks), 2 * p.channels}, weight.options());
-          backward_pixels_kernel<<<blocks,
-                                   kMostWarps * kLanes,
-                                   0,
-                                   c10::cuda::getCurrentCUDAStream()>>>(
-              p, partial.mutable_data_ptr<S>());
-          C10_CUDA_KERNEL_LAUNCH_CHECK();
+          launch({blocks, kMostWarps * kLanes, c10::cuda::getCurrentCUDAStream()},
+                 backward_pixels_kernel<scalar_t, S>,
+                 p,
+                 partial.mutable_data_ptr<S>());
           sums = total_of<S>(partial);
         }
       });
@@ -277,11 +274,9 @@ GateGradients gate_backward_cuda(const at::Tensor& r_in,
       return;
     }
     constexpr int kThreads = 256;
-    gate_gradients_kernel<<<blocks_for(y.numel(), kThreads),
-                            kThreads,
-                            0,
-                            c10::cuda::getCurrentCUDAStream()>>>(p);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch({blocks_for(y.numel(), kThreads), kThreads, c10::cuda::getCurrentCUDAStream()},
+           gate_gradients_kernel<scalar_t, at::opmath_type<scalar_t>>,
+           p);
   });
   return {gr, gy, sums[0], sums[1]};
 }

@@ -7,8 +7,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "kernels/cuda_launch.cuh"
+#include "kernels/cuda_shared.cuh"
 #include "kernels/cuda_sums.cuh"
 #include "kernels/shift/shift_ops.h"
 #include "kernels/shift/shift_plan.h"
@@ -91,7 +94,7 @@ __global__ void mix_forward_kernel(
 template <class T, class S, int kMixes>
 __global__ void mix_backward_kernel(
     Geometry g, const T* x, const S* mixes, Pointers<const T, kMixes> gy, T* gx, S* partial) {
-  __shared__ S sums[kTileWarps][kMixes][32];
+  auto& sums = shared<S[kTileWarps][kMixes][32]>();
   const int64_t columns = (g.channels + 31) / 32;
   const int64_t tiles = (g.tokens + kTokensPerTile - 1) / kTokensPerTile;
   const int64_t c = blockIdx.x % columns * 32 + threadIdx.x;
@@ -136,12 +139,12 @@ dim3 element_grid(int64_t elements) {
 
 template <class Bits>
 void launch_shift(const Geometry& g, const at::Tensor& x, at::Tensor& y, cudaStream_t stream) {
-  shift_kernel<Bits><<<element_grid(x.numel()), kThreads, 0, stream>>>(
-      g,
-      static_cast<const Bits*>(x.const_data_ptr()),
-      static_cast<Bits*>(y.mutable_data_ptr()),
-      x.numel());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  launch({element_grid(x.numel()), kThreads, stream},
+         shift_kernel<Bits>,
+         g,
+         static_cast<const Bits*>(x.const_data_ptr()),
+         static_cast<Bits*>(y.mutable_data_ptr()),
+         x.numel());
 }
 
 at::Tensor q_shift_cuda(const at::Tensor& x_in,
@@ -204,9 +207,13 @@ void launch_mix_forward(const Geometry& g,
     constexpr int kMixes = decltype(count)::value;
     Pointers<T, kMixes> to;
     for (int m = 0; m < kMixes; ++m) to.p[m] = out[m].mutable_data_ptr<T>();
-    mix_forward_kernel<T, S, kMixes><<<element_grid(x.numel()), kThreads, 0, stream>>>(
-        g, x.const_data_ptr<T>(), mixes.const_data_ptr<S>(), to, x.numel());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch({element_grid(x.numel()), kThreads, stream},
+           mix_forward_kernel<T, S, kMixes>,
+           g,
+           x.const_data_ptr<T>(),
+           mixes.const_data_ptr<S>(),
+           to,
+           x.numel());
   });
 }
 
@@ -249,15 +256,14 @@ void launch_mix_backward(const Geometry& g,
     constexpr int kMixes = decltype(count)::value;
     Pointers<const T, kMixes> gy;
     for (int m = 0; m < kMixes; ++m) gy.p[m] = gys[m].const_data_ptr<T>();
-    mix_backward_kernel<T, S, kMixes>
-        <<<grid_of(tiles * ((g.channels + 31) / 32)), dim3(32, kTileWarps), 0, stream>>>(
-            g,
-            x.const_data_ptr<T>(),
-            mixes.const_data_ptr<S>(),
-            gy,
-            gx.mutable_data_ptr<T>(),
-            partial.mutable_data_ptr<S>());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch({grid_of(tiles * ((g.channels + 31) / 32)), dim3(32, kTileWarps), stream},
+           mix_backward_kernel<T, S, kMixes>,
+           g,
+           x.const_data_ptr<T>(),
+           mixes.const_data_ptr<S>(),
+           gy,
+           gx.mutable_data_ptr<T>(),
+           partial.mutable_data_ptr<S>());
   });
   sum_rows(partial.const_data_ptr<S>(), gmixes.mutable_data_ptr<S>(), tiles, mixes.numel(), stream);
 }

@@ -6,11 +6,12 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "kernels/cuda_launch.cuh"
+#include "kernels/cuda_shared.cuh"
 #include "kernels/cuda_sums.cuh"
 #include "kernels/wkv6/wkv6_blocks.h"
 #include "kernels/wkv6/wkv6_cuda.h"
@@ -23,17 +24,16 @@ namespace {
 
 using namespace wkv6_math;
 
+unsigned grid_of(int64_t blocks) {
+  TORCH_CHECK(blocks < (int64_t{1} << 31), "wkv6: input too large for one launch");
+  return static_cast<unsigned>(blocks);
+}
+
 struct Block {
   __device__ int rank() const { return static_cast<int>(threadIdx.x); }
   __device__ int size() const { return static_cast<int>(blockDim.x); }
   __device__ void sync() const { __syncthreads(); }
 };
-
-template <class S>
-__device__ S* shared_memory() {
-  extern __shared__ __align__(16) unsigned char memory[];
-  return reinterpret_cast<S*>(memory);
-}
 
 template <class T, class S>
 __device__ Place place_of(const Problem<T, S>& p, bool from_left) {
@@ -55,7 +55,7 @@ __global__ void summarise_kernel(
                   p,
                   place,
                   gradient,
-                  Tile<S>(shared_memory<S>(), p.head, /*backward=*/false),
+                  Tile<S>(dynamic_shared<S>(), p.head, /*backward=*/false),
                   states + state_offset(p, place),
                   less_one + (place.row * p.chunks() + place.chunk) * p.head);
 }
@@ -82,7 +82,7 @@ __global__ void forward_kernel(Problem<T, S> p, bool from_left, const S* states,
                 p,
                 place,
                 states + state_offset(p, place),
-                Tile<S>(shared_memory<S>(), p.head, /*backward=*/false),
+                Tile<S>(dynamic_shared<S>(), p.head, /*backward=*/false),
                 y);
 }
 
@@ -95,7 +95,7 @@ __global__ void backward_kernel(
                  place,
                  states + state_offset(p, place),
                  gradient_states + state_offset(p, place),
-                 Tile<S>(shared_memory<S>(), p.head, /*backward=*/true),
+                 Tile<S>(dynamic_shared<S>(), p.head, /*backward=*/true),
                  to);
 }
 
@@ -119,40 +119,36 @@ at::Tensor log_decay_of(const at::Tensor& w_in, const at::Tensor& k) {
   const at::Tensor w = w_in.contiguous();
   const at::ScalarType state = k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   at::Tensor log_decay = at::empty(w.sizes(), w.options().dtype(state));
-  const int64_t count = w.numel(), blocks = (count + 255) / 256;
-  TORCH_CHECK(blocks < (int64_t{1} << 31), "wkv6: input too large for one launch");
+  const int64_t count = w.numel();
   if (count == 0) return log_decay;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, w.scalar_type(), "wkv6", [&] {
     using W = scalar_t;
     AT_DISPATCH_FLOATING_TYPES(state, "wkv6", [&] {
-      log_decay_kernel<<<static_cast<unsigned>(blocks),
-                         256,
-                         0,
-                         c10::cuda::getCurrentCUDAStream()>>>(
-          w.const_data_ptr<W>(), log_decay.mutable_data_ptr<scalar_t>(), count);
-      C10_CUDA_KERNEL_LAUNCH_CHECK();
+      launch({grid_of((count + 255) / 256), 256, c10::cuda::getCurrentCUDAStream()},
+             log_decay_kernel<W, scalar_t>,
+             w.const_data_ptr<W>(),
+             log_decay.mutable_data_ptr<scalar_t>(),
+             count);
     });
   });
   return log_decay;
 }
 
-/// How to launch over all chunks of all rows.
-struct Launch : Wkv6Inputs {
+/// Kernels over all chunks of all rows.
+struct ByChunks : Wkv6Inputs {
   using Wkv6Inputs::Wkv6Inputs;
 
   template <class T, class S, class Kernel, class... Arguments>
   void over_chunks(const Problem<T, S>& p,
-                   Kernel kernel,
+                   Kernel* kernel,
                    bool backward,
-                   Arguments... arguments) const {
-    const int64_t blocks = p.rows * p.chunks();
-    TORCH_CHECK(blocks < (int64_t{1} << 31), "wkv6: input too large for one launch");
+                   const Arguments&... arguments) const {
     const int threads = std::clamp((kChunk / kTogether * p.head + 31) / 32 * 32, 64, 256);
-    const auto bytes = static_cast<int>(Tile<S>::size(p.head, backward) * sizeof(S));
-    C10_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(p, arguments...);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    const auto bytes = Tile<S>::size(p.head, backward) * static_cast<int64_t>(sizeof(S));
+    launch({grid_of(p.rows * p.chunks()), static_cast<unsigned>(threads), stream, bytes},
+           kernel,
+           p,
+           arguments...);
   }
 
   /// [rows][chunks][N][N]: the states that enter every chunk, of k and v, or of r and gy.
@@ -180,22 +176,22 @@ at::Tensor wkv6_cuda(const at::Tensor& r,
                      bool causal) {
   check_wkv6(r, k, v, w, u);
   const c10::cuda::CUDAGuard guard(k.device());
-  const Launch launch(r, k, v, w, u, {});
-  if (k.numel() == 0) return at::empty(k.sizes(), launch.k.options());
-  if (const auto y = wkv6_by_tiles(launch, causal)) return *y;
-  at::Tensor y = at::empty_like(launch.log_decay);
+  const ByChunks in(r, k, v, w, u, {});
+  if (k.numel() == 0) return at::empty(k.sizes(), in.k.options());
+  if (const auto y = wkv6_by_tiles(in, causal)) return *y;
+  at::Tensor y = at::empty_like(in.log_decay);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, k.scalar_type(), "wkv6", [&] {
     using S = at::opmath_type<scalar_t>;
-    const auto p = launch.problem<scalar_t, S>();
+    const auto p = in.problem<scalar_t, S>();
     for (const bool from_left : {true, false}) {
       if (causal && !from_left) continue;
-      const at::Tensor states = launch.states(p, from_left, /*gradient=*/false);
-      launch.over_chunks(p,
-                         forward_kernel<scalar_t, S>,
-                         /*backward=*/false,
-                         from_left,
-                         states.const_data_ptr<S>(),
-                         y.mutable_data_ptr<S>());
+      const at::Tensor states = in.states(p, from_left, /*gradient=*/false);
+      in.over_chunks(p,
+                     forward_kernel<scalar_t, S>,
+                     /*backward=*/false,
+                     from_left,
+                     states.const_data_ptr<S>(),
+                     y.mutable_data_ptr<S>());
     }
   });
   return y.to(k.scalar_type());
@@ -211,7 +207,7 @@ Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
   check_wkv6(r, k, v, w, u);
   check_wkv6_gradient(k, gy);
   const c10::cuda::CUDAGuard guard(k.device());
-  const Launch launch(r, k, v, w, u, gy);
+  const ByChunks in(r, k, v, w, u, gy);
   const at::ScalarType type = k.scalar_type();
   if (k.numel() == 0)
     return {at::empty_like(k),
@@ -219,19 +215,18 @@ Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
             at::empty_like(k),
             at::zeros_like(w),
             at::zeros_like(u)};
-  if (auto g = wkv6_backward_by_tiles(launch, causal)) {
-    std::get<3>(*g) = wkv6_gw(std::get<3>(*g), launch.log_decay, w);
+  if (auto g = wkv6_backward_by_tiles(in, causal)) {
+    std::get<3>(*g) = wkv6_gw(std::get<3>(*g), in.log_decay, w);
     std::get<4>(*g) = std::get<4>(*g).to(u.scalar_type());
     return *g;
   }
-  const auto like = [&] { return at::empty_like(launch.log_decay); };
+  const auto like = [&] { return at::empty_like(in.log_decay); };
   at::Tensor gr = like(), gk = like(), gv = like(), g_log_decay = like();
   at::Tensor gu;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kBFloat16, at::kHalf, type, "wkv6_backward", [&] {
     using S = at::opmath_type<scalar_t>;
-    const auto p = launch.problem<scalar_t, S>();
-    at::Tensor shares =
-        at::empty({k.size(0), u.size(0), p.chunks(), u.size(1)}, launch.u.options());
+    const auto p = in.problem<scalar_t, S>();
+    at::Tensor shares = at::empty({k.size(0), u.size(0), p.chunks(), u.size(1)}, in.u.options());
     const Gradients<S> to{gr.mutable_data_ptr<S>(),
                           gk.mutable_data_ptr<S>(),
                           gv.mutable_data_ptr<S>(),
@@ -239,22 +234,22 @@ Wkv6Gradients wkv6_backward_cuda(const at::Tensor& r,
                           shares.mutable_data_ptr<S>()};
     for (const bool from_left : {true, false}) {
       if (causal && !from_left) continue;
-      const at::Tensor states = launch.states(p, from_left, /*gradient=*/false);
-      const at::Tensor gradient_states = launch.states(p, !from_left, /*gradient=*/true);
-      launch.over_chunks(p,
-                         backward_kernel<scalar_t, S>,
-                         /*backward=*/true,
-                         from_left,
-                         states.const_data_ptr<S>(),
-                         gradient_states.const_data_ptr<S>(),
-                         to);
+      const at::Tensor states = in.states(p, from_left, /*gradient=*/false);
+      const at::Tensor gradient_states = in.states(p, !from_left, /*gradient=*/true);
+      in.over_chunks(p,
+                     backward_kernel<scalar_t, S>,
+                     /*backward=*/true,
+                     from_left,
+                     states.const_data_ptr<S>(),
+                     gradient_states.const_data_ptr<S>(),
+                     to);
     }
-    gu = sum_wkv6_shares(shares, launch.stream);
+    gu = sum_wkv6_shares(shares, in.stream);
   });
   return {gr.to(type),
           gk.to(type),
           gv.to(type),
-          wkv6_gw(g_log_decay, launch.log_decay, w),
+          wkv6_gw(g_log_decay, in.log_decay, w),
           gu.to(u.scalar_type())};
 }
 
@@ -282,14 +277,14 @@ void carry_wkv6_states(int64_t rows,
                        cudaStream_t stream) {
   const int64_t head = less_one.size(-1), numbers = rows * head * head;
   AT_DISPATCH_FLOATING_TYPES(states.scalar_type(), "wkv6", [&] {
-    carry_kernel<scalar_t><<<static_cast<unsigned>((numbers + 127) / 128), 128, 0, stream>>>(
-        rows,
-        less_one.numel() / (rows * head),
-        static_cast<int>(head),
-        from_left,
-        states.mutable_data_ptr<scalar_t>(),
-        less_one.const_data_ptr<scalar_t>());
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    launch({grid_of((numbers + 127) / 128), 128, stream},
+           carry_kernel<scalar_t>,
+           rows,
+           less_one.numel() / (rows * head),
+           static_cast<int>(head),
+           from_left,
+           states.mutable_data_ptr<scalar_t>(),
+           less_one.const_data_ptr<scalar_t>());
   });
 }
 

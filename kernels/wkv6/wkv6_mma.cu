@@ -4,12 +4,14 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include "kernels/cuda_launch.cuh"
+#include "kernels/cuda_shared.cuh"
 #include "kernels/wkv6/wkv6_cuda.h"
 #include "kernels/wkv6/wkv6_mma_backward.h"
+#include "kernels/wkv6/wkv6_mma_instructions.cuh"
 
 // wkv6_mma.h and wkv6_mma_backward.h as kernels, for compute capability 8.0 and above. No atomics.
 namespace vireo {
@@ -28,23 +30,11 @@ struct GpuWarp {
                       const Bits<GpuWarp>& b,
                       int low,
                       int high) const {
-    float* c = sums.x[0] + s;
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a.x[0][0]),
-          "r"(a.x[0][1]),
-          "r"(a.x[0][2]),
-          "r"(a.x[0][3]),
-          "r"(b.x[0][low]),
-          "r"(b.x[0][high]));
+    multiply_m16n8k16(sums.x[0] + s, a.x[0], b.x[0][low], b.x[0][high]);
   }
 
   __device__ void transpose(const Bits<GpuWarp>& from, int i, Bits<GpuWarp>& to, int j) const {
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
-                 : "=r"(to.x[0][j])
-                 : "r"(from.x[0][i]));
+    to.x[0][j] = transpose_8x8(from.x[0][i]);
   }
 
   __device__ Numbers<GpuWarp> exchange(const Numbers<GpuWarp>& n, int mask) const {
@@ -85,18 +75,12 @@ struct Stretches {
 };
 
 template <int kTiles, class T>
-__device__ Board<kTiles, kPartsOf<T>>* boards_in_shared_memory() {
-  extern __shared__ __align__(16) unsigned char memory[];
-  return reinterpret_cast<Board<kTiles, kPartsOf<T>>*>(memory);
-}
-
-template <int kTiles, class T>
 __global__ void __launch_bounds__(kTiles* kLanes)
     summarise_stretch_kernel(Problem<T, float> p, Stretches s, float* sums, float* less_one) {
   summarise_stretch(GpuBlock{},
                     p,
                     s.here(p),
-                    boards_in_shared_memory<kTiles, T>(),
+                    dynamic_shared<Board<kTiles, kPartsOf<T>>>(),
                     sums + static_cast<int64_t>(blockIdx.x) * p.head * p.head,
                     less_one + static_cast<int64_t>(blockIdx.x) * p.head);
 }
@@ -113,7 +97,7 @@ __global__ void __launch_bounds__(kTiles* kLanes) forward_stretch_kernel(
   forward_stretch(GpuBlock{},
                   p,
                   s.here(p),
-                  boards_in_shared_memory<kTiles, T>(),
+                  dynamic_shared<Board<kTiles, kPartsOf<T>>>(),
                   entering_here(entering, p.head),
                   part,
                   y);
@@ -132,7 +116,7 @@ __global__ void __launch_bounds__(kTiles* kLanes) gradient_stretch_kernel(Proble
   gradient_stretch(GpuBlock{},
                    p,
                    stretch,
-                   boards_in_shared_memory<kTiles, T>(),
+                   dynamic_shared<Board<kTiles, kPartsOf<T>>>(),
                    entering_here(entering, p.head),
                    other == nullptr ? nullptr : other + kept,
                    to);
@@ -185,13 +169,13 @@ class Tiles {
 
  private:
   template <class Kernel, class... Arguments>
-  void run(Kernel kernel, Arguments... arguments) const {
-    constexpr int kBytes = 2 * sizeof(Board<kTiles, kPartsOf<T>>);
-    C10_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-    kernel<<<static_cast<unsigned>(p_.rows * count_), kTiles * kLanes, kBytes, in_.stream>>>(
-        arguments...);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  void run(Kernel* kernel, const Arguments&... arguments) const {
+    launch({static_cast<unsigned>(p_.rows * count_),
+            kTiles * kLanes,
+            in_.stream,
+            2 * sizeof(Board<kTiles, kPartsOf<T>>)},
+           kernel,
+           arguments...);
   }
 
   at::Tensor floats(at::IntArrayRef sizes) const {
