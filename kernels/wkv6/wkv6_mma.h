@@ -106,16 +106,14 @@ VIREO_WKV6_ANYWHERE Factor<Warp, kParts> posted(const Warp& warp,
 /// Two neighbours as they are stored; where they lie is aligned to them.
 template <class T>
 using Pair = std::conditional_t<sizeof(T) == 2, uint32_t, uint64_t>;
+template <class T>
+struct __attribute__((may_alias)) StoredPair {
+  Pair<T> pair;
+};
 
 template <class T>
 VIREO_WKV6_ANYWHERE Pair<T> pair_at(const T* from) {
-#if defined(__CUDA_ARCH__)
-  return *reinterpret_cast<const Pair<T>*>(from);
-#else
-  Pair<T> pair;
-  __builtin_memcpy(&pair, from, sizeof(pair));
-  return pair;
-#endif
+  return reinterpret_cast<const StoredPair<T>*>(from)->pair;
 }
 template <class T>
 VIREO_WKV6_ANYWHERE void unpack(Pair<T> pair, float& left, float& right) {
@@ -129,11 +127,7 @@ VIREO_WKV6_ANYWHERE void put_pair(T* to, float left, float right) {
   const T both[2] = {static_cast<T>(left), static_cast<T>(right)};
   Pair<T> pair;
   __builtin_memcpy(&pair, both, sizeof(pair));
-#if defined(__CUDA_ARCH__)
-  *reinterpret_cast<Pair<T>*>(to) = pair;
-#else
-  __builtin_memcpy(to, &pair, sizeof(pair));
-#endif
+  reinterpret_cast<StoredPair<T>*>(to)->pair = pair;
 }
 
 /// A chunk's tokens by 16 channels as they are stored.
