@@ -12,6 +12,7 @@
 #include "kernels/wkv6/wkv6_mma_backward.h"
 #include "kernels/wkv6/wkv6_ops.h"
 #include "tests/kernels/reference.h"
+#include "tests/kernels/tensor_core.h"
 
 namespace vireo {
 namespace {
@@ -19,16 +20,11 @@ namespace {
 using test::wkv6_reference;
 using namespace wkv6_math;
 
-/// 32 lanes at once. Where registers keep what is as in the PTX manual, "Matrix Fragments for
-/// mma.m16n8k16 with floating point type", in its words and numbering.
+/// 32 lanes at once.
 struct AllLanes {
   static constexpr int kHeld = kLanes;
 
   int lane(int h) const { return h; }
-
-  static float half_of(uint32_t bits, int i) {
-    return float_of_bits(i == 0 ? bits << 16 : bits & 0xffff0000u);
-  }
 
   void mma(Numbers<AllLanes>& sums,
            int s,
@@ -36,35 +32,14 @@ struct AllLanes {
            const Bits<AllLanes>& b,
            int low,
            int high) const {
-    float first[16][16], second[16][8];
-    for (int laneid = 0; laneid < 32; ++laneid) {
-      const int group = laneid >> 2, thread = laneid % 4;
-      for (int i = 0; i < 8; ++i) {
-        const int row = (0 <= i && i < 2) || (4 <= i && i < 6) ? group : group + 8;
-        const int col = i < 4 ? thread * 2 + (i & 1) : thread * 2 + (i & 1) + 8;
-        first[row][col] = half_of(a.x[laneid][i / 2], i % 2);
-      }
-      for (int i = 0; i < 4; ++i) {
-        const int row = i < 2 ? thread * 2 + (i & 1) : thread * 2 + (i & 1) + 8;
-        second[row][group] = half_of(b.x[laneid][i < 2 ? low : high], i % 2);
-      }
-    }
-    for (int laneid = 0; laneid < 32; ++laneid)
-      for (int i = 0; i < 4; ++i) {
-        const int row = i < 2 ? laneid >> 2 : (laneid >> 2) + 8;
-        const int col = laneid % 4 * 2 + (i & 1);
-        for (int k = 0; k < 16; ++k) sums.x[laneid][s + i] += first[row][k] * second[k][col];
-      }
+    test::mma_m16n8k16([&](int lane, int i) { return a.x[lane][i]; },
+                       [&](int lane, int i) { return b.x[lane][i == 0 ? low : high]; },
+                       [&](int lane, int i) -> float& { return sums.x[lane][s + i]; });
   }
 
-  /// movmatrix: thread t holds row t / 4 of an 8 x 8 matrix from element t % 4 * 2 on.
   void transpose(const Bits<AllLanes>& from, int i, Bits<AllLanes>& to, int j) const {
-    uint32_t matrix[8][8];
-    for (int t = 0; t < 32; ++t)
-      for (int half = 0; half < 2; ++half)
-        matrix[t / 4][t % 4 * 2 + half] = from.x[t][i] >> (16 * half) & 0xffffu;
-    for (int t = 0; t < 32; ++t)
-      to.x[t][j] = matrix[t % 4 * 2][t / 4] | matrix[t % 4 * 2 + 1][t / 4] << 16;
+    for (int lane = 0; lane < 32; ++lane) to.x[lane][j] = from.x[lane][i];
+    test::movmatrix([&](int lane) -> uint32_t& { return to.x[lane][j]; });
   }
 
   Numbers<AllLanes> exchange(const Numbers<AllLanes>& n, int mask) const {
