@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cpu_simd.h"
 
@@ -112,21 +113,28 @@ void multiply_add(int rows,
 
 // ---- Vectors across ----
 
+template <class S>
+using LanesOf = std::make_integer_sequence<int, Simd<S>::kLanes>;
+
 /// Lane l takes the first argument's lane l, or, where l has the bit kHalf, the second's lane l -
 /// kHalf.
+template <class S, int kHalf, int... l>
+inline Vector<S> lower_halves(Vector<S> a, Vector<S> b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, (l & kHalf ? Simd<S>::kLanes + l - kHalf : l)...);
+}
 template <class S, int kHalf>
 inline Vector<S> lower_halves(Vector<S> a, Vector<S> b) {
-  typename Simd<S>::I from;
-  for (int l = 0; l < Simd<S>::kLanes; ++l) from[l] = l & kHalf ? Simd<S>::kLanes + l - kHalf : l;
-  return __builtin_shuffle(a, b, from);
+  return lower_halves<S, kHalf>(a, b, LanesOf<S>{});
 }
 /// Lane l takes the first argument's lane l + kHalf, or, where l has the bit kHalf, the second's
 /// lane l.
+template <class S, int kHalf, int... l>
+inline Vector<S> upper_halves(Vector<S> a, Vector<S> b, std::integer_sequence<int, l...>) {
+  return __builtin_shufflevector(a, b, (l & kHalf ? Simd<S>::kLanes + l : l + kHalf)...);
+}
 template <class S, int kHalf>
 inline Vector<S> upper_halves(Vector<S> a, Vector<S> b) {
-  typename Simd<S>::I from;
-  for (int l = 0; l < Simd<S>::kLanes; ++l) from[l] = l & kHalf ? Simd<S>::kLanes + l : l + kHalf;
-  return __builtin_shuffle(a, b, from);
+  return upper_halves<S, kHalf>(a, b, LanesOf<S>{});
 }
 
 /// The sums of kLanes vectors, each in the lane of its number; overwrites them.

@@ -20,8 +20,8 @@ struct StateOf<double> {
 struct Bf16 {
   uint16_t bits;
 };
-#if defined(__aarch64__)
-using Half = __fp16;  // GCC 12 has no _Float16 for C++ there
+#if defined(__aarch64__) || (defined(__clang__) && __clang_major__ < 15)
+using Half = __fp16;  // which GCC 12 and Clang 14 have in place of _Float16 there
 #else
 using Half = _Float16;
 #endif
@@ -32,7 +32,7 @@ using Half = _Float16;
 [[maybe_unused]] inline double load_as_float(double x) {
   return x;
 }
-[[maybe_unused]] inline float load_as_float(Half x) {
+[[maybe_unused]] inline float load_as_float(const Half& x) {  // __fp16 cannot be handed over
   return static_cast<float>(x);
 }
 [[maybe_unused]] inline float load_as_float(Bf16 x) {

@@ -9,7 +9,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "kernels/packed/linear_rows.cpp"
+#include "kernels/packed/linear_rows.cpp"  // NOLINT(bugprone-suspicious-include)
 #include "tests/support/deviation.h"
 
 namespace vireo {
