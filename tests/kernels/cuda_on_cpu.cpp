@@ -356,5 +356,31 @@ TEST_F(CudaMachine, RefusesMemoryOfBlocksThatHaveEnded) {
   EXPECT_THAT(complaint({2, 1, 0, 2}, read(false)), HasSubstr("of a block that has ended"));
 }
 
+TEST_F(CudaMachine, ShowsMissingBarriersOfClusters) {
+  // Every block counts up what it has, twice, and reads what the other one has in between.
+  const auto result = [](Order order, bool barrier) {
+    device().order = order;
+    std::array<int, 2> read{};
+    cuda_on_cpu::run({2, 64, 0, 2}, {}, [&] {
+      static const char tag = 0;
+      auto* mine = static_cast<int*>(cuda_on_cpu::block_memory(&tag, sizeof(int)));
+      const unsigned rank = cuda_on_cpu::rank_in_cluster();
+      for (int round = 0; round < 2; ++round) {
+        sync();
+        if (thread_index.x == 0) *mine = round;
+        cuda_on_cpu::meet_cluster(Place::current());
+        if (round == 0 && thread_index.x == 0)
+          read[rank] = *static_cast<int*>(cuda_on_cpu::memory_of_rank(mine, 1 - rank));
+        if (barrier) cuda_on_cpu::meet_cluster(Place::current());
+      }
+    });
+    return read;
+  };
+  for (const Order order : {Order::kForward, Order::kBackward, Order::kShuffled})
+    EXPECT_EQ(result(order, true), (std::array<int, 2>{0, 0}));
+  EXPECT_EQ(result(Order::kForward, false), (std::array<int, 2>{1, 0}));
+  EXPECT_EQ(result(Order::kBackward, false), (std::array<int, 2>{0, 1}));
+}
+
 }  // namespace
 }  // namespace vireo

@@ -205,13 +205,24 @@ void set_up_cluster(int64_t first_block) {
   }
 }
 
+/// The same.
+bool run_block(size_t rank) {
+  const std::vector<int64_t> order = in_order(static_cast<int64_t>(blocks[rank].warps.size()));
+  for (bool any = false;; any = true) {
+    bool moved = false;
+    for (const int64_t i : order) {
+      const auto w = static_cast<unsigned>(i);
+      moved |= run_warp(first_of(rank, w), lanes_of(w));
+    }
+    if (!moved) return any;
+  }
+}
+
 void run_cluster() {
   while (cluster.left < cluster.size) {
     bool moved = false;
     for (const int64_t rank : in_order(running.cluster))
-      for (const int64_t w : in_order(static_cast<int64_t>(blocks[rank].warps.size())))
-        moved |= run_warp(first_of(static_cast<size_t>(rank), static_cast<unsigned>(w)),
-                          lanes_of(static_cast<unsigned>(w)));
+      moved |= run_block(static_cast<size_t>(rank));
     if (moved) continue;
     for (const auto& thread : threads)
       if (thread->waits_for != nullptr)

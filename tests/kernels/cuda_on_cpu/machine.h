@@ -8,7 +8,7 @@
 #include <type_traits>
 
 // A GPU's grids of threads on one thread of the CPU. Every thread of a cluster of blocks is a
-// fiber; a warp runs until all its threads wait for others or have left, then the next one. What no
+// fiber; a warp, and a block, runs as far as it gets without the others, then the next one. What no
 // GPU allows, or what can only work by luck, throws std::runtime_error.
 namespace vireo::cuda_on_cpu {
 
