@@ -27,6 +27,7 @@ thread_local Tile tiles[8];
 thread_local int left_rows;
 
 inline void configure(int rows) {
+  if (rows < 1 || rows > kRows) __builtin_trap();
   left_rows = rows;
 }
 inline void release() {}

@@ -346,6 +346,7 @@ void tile_panel(const Job& job,
 }
 
 void run_tiles(const Job& job, int64_t rows) {
+  if (rows == 0) return;  // a layout of tiles without rows would be refused
   const int64_t vectors = vectors_of(job.weights.outer), inner = job.weights.inner;
   const int64_t configured = rows < amx::kRows ? rows : amx::kRows;
   amx::configure(static_cast<int>(configured));
