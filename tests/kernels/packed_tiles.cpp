@@ -101,8 +101,8 @@ TEST(PackedTiles, AddToWhatIsAlreadyThereOnce) {
 TEST(PackedTiles, TakeNoRows) {
   const Layer layer(48, 20, false);
   const at::Tensor none = at::empty({0, 48}, at::kBFloat16), y = at::full({1, 20}, 7.0f);
-  linear_rows::emulated_amx().run(
-      {layer.weights, rows_of(none), rows_of(y), {}, {}, Finish::kNone}, 0);
+  linear_rows::emulated_amx().run({layer.weights, rows_of(none), rows_of(y), {}, {}, Finish::kNone},
+                                  0);
   EXPECT_TRUE(at::equal(y, at::full({1, 20}, 7.0f)));
 }
 
