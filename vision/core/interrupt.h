@@ -3,7 +3,8 @@
 namespace vireo {
 
 /// Catches SIGINT and SIGTERM for as long as it lives: the first one raises a flag that long work
-/// looks at, a second one ends the process at once. Restores what was set before.
+/// looks at, a second one ends the process at once; within a quarter of a second both are one
+/// request, as timeout(1) makes it. Restores what was set before.
 class InterruptGuard {
  public:
   InterruptGuard();
