@@ -205,7 +205,7 @@ void set_up_cluster(int64_t first_block) {
   }
 }
 
-/// The same.
+/// Until none of its warps can go on; false: none could.
 bool run_block(size_t rank) {
   const std::vector<int64_t> order = in_order(static_cast<int64_t>(blocks[rank].warps.size()));
   for (bool any = false;; any = true) {
